@@ -4,6 +4,15 @@
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SdResult(pub u32);
 
+use std::ffi::CStr;
+
+const fn c_str(text: &'static str) -> &'static CStr {
+    match CStr::from_bytes_with_nul(text.as_bytes()) {
+        Ok(text) => text,
+        Err(_) => panic!("a result's text holds a NUL"),
+    }
+}
+
 macro_rules! results {
     ($($name:ident = $code:literal, $text:literal;)*) => {
         impl SdResult {
@@ -16,6 +25,11 @@ macro_rules! results {
             /// What the code means, or None where no known server sends it.
             pub const fn text(self) -> Option<&'static str> {
                 match self.0 { $($code => Some($text),)* _ => None }
+            }
+
+            /// [`SdResult::text`] for C.
+            pub const fn c_text(self) -> Option<&'static CStr> {
+                match self.0 { $($code => Some(c_str(concat!($text, "\0"))),)* _ => None }
             }
 
             /// The name of the code, or None where no known server sends it.

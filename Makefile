@@ -1,0 +1,165 @@
+# libsheepdog. The commands a person needs are targets of this file: `make help` lists them.
+
+PREFIX     ?= /usr/local
+libdir     ?= $(PREFIX)/lib
+includedir ?= $(PREFIX)/include
+bindir     ?= $(PREFIX)/bin
+mandir     ?= $(PREFIX)/share/man
+
+CARGO            ?= cargo
+CARGO_TARGET_DIR ?= target
+JOBS             ?= $(shell nproc)
+
+version := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+soname  := libsheepdog.so.$(firstword $(subst ., ,$(version)))
+release := $(CARGO_TARGET_DIR)/release
+shared  := build/lib/libsheepdog.so.$(version)
+
+# The file that `make demo` stores and reads back.
+FILE ?= $(shared)
+
+# Sessions recorded with the real server that lamb has to answer in the same way. --superset lets it
+# really delete a VDI where the real server only says so (protocol.md 4.11, 6.3).
+transcripts := dog-basic dog-errors dog-admin tgt dog-geometry qemu
+transcript-dog-geometry transcript-qemu: superset := --superset
+
+.DEFAULT_GOAL := build
+.NOTPARALLEL: # cargo, cmake and ctest use all processors themselves
+.DELETE_ON_ERROR:
+.PHONY: help deps build demo test lint test-rust test-c test-valgrind test-asan check-symbols \
+        test-install test-readme transcripts install uninstall clean cargo
+
+help:
+	@echo 'make build          the library, build/lib, and the server lamb, build/bin'
+	@echo 'make demo           stores a file (FILE=...) in a VDI and reads it back'
+	@echo 'make test           every test there is; the parts:'
+	@echo '    lint test-rust test-c test-valgrind check-symbols test-install test-readme'
+	@echo '    transcripts (or one: transcript-qemu)'
+	@echo 'make test-c         the C tests (SD_TEST_ADDR=host:port for a server other than lamb)'
+	@echo 'make test-asan      the C tests with the address and undefined behaviour sanitizers'
+	@echo 'make install        to PREFIX ($(PREFIX)), below DESTDIR; also libdir includedir bindir mandir'
+	@echo 'make uninstall      takes that away again'
+	@echo 'make deps           installs what demo and test need and is missing (apt-get)'
+	@echo 'make clean          removes everything that was built'
+
+deps:
+	@tools/deps.sh
+
+# --- Building ---
+
+build: build/lib/libsheepdog.so build/lib/$(soname) build/lib/libsheepdog.a build/bin/lamb
+
+cargo:
+	$(CARGO) build --release --workspace
+$(release)/libsheepdog.a $(release)/lamb: cargo ;
+
+# rustc passes a cdylib's linker a version script of its own, beside which GNU ld refuses ours and
+# lld ignores it. So the shared object is linked here, from the static library.
+#
+# glibc's libc.so is a linker script that also names the dynamic loader, for the one symbol that
+# thread-local storage needs of it; the loader is there anyway, and not a library to depend on.
+# tools/check-symbols.sh makes sure that nothing else is left undefined.
+glibc := $(findstring /,$(shell $(CC) -print-file-name=libc_nonshared.a))
+libs  := $(if $(glibc),-nodefaultlibs -l:libc.so.6 -lgcc_s -lm -l:libc_nonshared.a -lgcc,-lgcc_s -lm)
+$(shared): $(release)/libsheepdog.a src/libsheepdog.map
+	@mkdir -p $(@D)
+	$(CC) -shared -o $@ -Wl,--as-needed,--gc-sections,--strip-debug \
+	    -Wl,--version-script=src/libsheepdog.map,-soname,$(soname) \
+	    -Wl,-z,nodelete,-z,relro,-z,now \
+	    -Wl,--whole-archive $< -Wl,--no-whole-archive $(libs) $(LDFLAGS)
+
+build/lib/$(soname): $(shared)
+	ln -sf $(<F) $@
+build/lib/libsheepdog.so: build/lib/$(soname)
+	ln -sf $(<F) $@
+build/lib/libsheepdog.a: $(release)/libsheepdog.a
+	@mkdir -p $(@D)
+	cp $< $@
+build/bin/lamb: $(release)/lamb
+	@mkdir -p $(@D)
+	cp $< $@
+
+# --- Trying ---
+
+build/examples/quickstart: examples/quickstart.c include/sheepdog.h build
+	@mkdir -p $(@D)
+	$(CC) -Wall -Wextra -Iinclude $< -o $@ -Lbuild/lib -lsheepdog -Wl,-rpath,$(CURDIR)/build/lib
+
+demo: deps build build/examples/quickstart
+	@echo "demo: starting lamb on a free port, storing $(FILE)"
+	@tools/with-lamb.sh build/examples/quickstart {} "$(FILE)"
+
+# --- Testing ---
+
+test: deps build lint test-rust test-c test-valgrind check-symbols test-install test-readme \
+      transcripts
+	@echo 'make test: everything passed'
+
+lint:
+	@if $(CARGO) fmt --version >/dev/null 2>&1; then set -x; $(CARGO) fmt --all --check; \
+	else echo 'lint: rustfmt is not installed, skipped'; fi
+	@if $(CARGO) clippy --version >/dev/null 2>&1; then set -x; \
+	    $(CARGO) clippy --workspace --all-targets -- -D warnings; \
+	else echo 'lint: clippy is not installed, skipped'; fi
+
+test-rust:
+	$(CARGO) test --workspace
+
+# $(call c-tests,BUILD DIRECTORY,OPTIONS OF c-tests/CMakeLists.txt)
+define c-tests
+	cmake -S c-tests -B build/$(1) -DSHEEPDOG_LIBRARY=$(CURDIR)/build/lib/libsheepdog.so \
+	    -DLAMB=$(CURDIR)/build/bin/lamb $(2)
+	cmake --build build/$(1) --parallel $(JOBS)
+	cd build/$(1) && ctest --parallel $(JOBS) --output-on-failure --no-tests=error
+endef
+
+test-c: build
+	$(call c-tests,c-tests)
+
+test-valgrind: build
+	$(call c-tests,c-tests-valgrind,-DVALGRIND=ON)
+
+test-asan: build
+	$(call c-tests,c-tests-asan,-DSANITIZE=ON)
+
+check-symbols: build
+	tools/check-symbols.sh $(shared)
+
+test-install: build
+	tools/test-install.sh
+
+test-readme: build
+	tools/test-readme.sh
+
+transcripts: $(addprefix transcript-,$(transcripts))
+transcript-%: build
+	tools/with-lamb.sh python3 tests/transcripts/replay.py {} tests/transcripts/$*.jsonl $(superset)
+
+# --- Installing: what `make build` made, so that root needs no cargo ---
+
+install:
+	@test -e $(shared) || { echo 'install: run make build first' >&2; exit 1; }
+	install -d $(DESTDIR)$(libdir)/pkgconfig $(DESTDIR)$(includedir) $(DESTDIR)$(bindir) \
+	    $(DESTDIR)$(mandir)/man3 $(DESTDIR)$(mandir)/man8
+	install -m 755 $(shared) $(DESTDIR)$(libdir)
+	ln -sf $(notdir $(shared)) $(DESTDIR)$(libdir)/$(soname)
+	ln -sf $(soname) $(DESTDIR)$(libdir)/libsheepdog.so
+	install -m 644 build/lib/libsheepdog.a $(DESTDIR)$(libdir)
+	install -m 644 include/*.h $(DESTDIR)$(includedir)
+	install -m 755 build/bin/lamb $(DESTDIR)$(bindir)
+	install -m 644 man/libsheepdog.3 $(DESTDIR)$(mandir)/man3
+	install -m 644 man/lamb.8 $(DESTDIR)$(mandir)/man8
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@libdir@|$(libdir)|' -e 's|@includedir@|$(includedir)|' \
+	    -e 's|@version@|$(version)|' pkgconfig/libsheepdog.pc.in \
+	    > $(DESTDIR)$(libdir)/pkgconfig/libsheepdog.pc
+
+uninstall:
+	rm -f $(addprefix $(DESTDIR)$(libdir)/,$(notdir $(shared)) $(soname) libsheepdog.so \
+	    libsheepdog.a pkgconfig/libsheepdog.pc)
+	rm -f $(addprefix $(DESTDIR)$(includedir)/,$(notdir $(wildcard include/*.h)))
+	rm -f $(DESTDIR)$(bindir)/lamb $(DESTDIR)$(mandir)/man3/libsheepdog.3 \
+	    $(DESTDIR)$(mandir)/man8/lamb.8
+
+clean:
+	rm -rf build
+	$(CARGO) clean

@@ -1,0 +1,582 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * libsheepdog: a client of the Sheepdog distributed block store.
+ *
+ * Generated from src/ffi by cbindgen: do not edit.
+ *
+ * Every function may be called from any thread. Results are SD_RES_SUCCESS (0) or another SD_RES_*
+ * code, all positive: sd_strerror() names them. Out parameters come last and are written only on
+ * success. A handle that is NULL, closed or garbage, a NULL pointer where one is needed, or a
+ * VDI handle of another sd_t gives SD_RES_INVALID_PARMS from every function. Nothing is printed,
+ * no signal is raised, and all file descriptors are close-on-exec. Sizes and offsets are in bytes.
+ */
+
+#ifndef SHEEPDOG_H
+#define SHEEPDOG_H
+
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __GNUC__
+#define SD_EXTENSION __extension__
+#else
+#define SD_EXTENSION
+#endif
+
+/* A connection to a cluster. */
+typedef void *sd_t;
+
+/* An open VDI or snapshot. */
+typedef struct sd_inode *sd_vdi_t;
+
+/* Receives a message of the library, without a newline; valid for the call. */
+typedef void (sd_log_fn)(int level, const char *message, void *opaque);
+
+/* An iterator, filled in by the function that lists. Each live iterator has functions of its own,
+ * which is why they take no argument. */
+typedef struct sd_list_iter {
+    SD_EXTENSION union {
+        void *opaqe;
+        void *opaque;
+    };
+    bool (*has_next)(void);
+    SD_EXTENSION union {
+        char *(*next_string)(void);
+        sd_vdi_t *(*next_snapshot)(void);
+    };
+    SD_EXTENSION union {
+        void (*destory)(void);
+        void (*destroy)(void);
+    };
+} sd_list_iter;
+
+/**
+ * Success.
+ */
+#define SD_RES_SUCCESS 0
+
+/**
+ * Unknown error.
+ */
+#define SD_RES_UNKNOWN 1
+
+/**
+ * No object found.
+ */
+#define SD_RES_NO_OBJ 2
+
+/**
+ * I/O error.
+ */
+#define SD_RES_EIO 3
+
+/**
+ * VDI exists already.
+ */
+#define SD_RES_VDI_EXIST 4
+
+/**
+ * Invalid parameters.
+ */
+#define SD_RES_INVALID_PARMS 5
+
+/**
+ * System error.
+ */
+#define SD_RES_SYSTEM_ERROR 6
+
+/**
+ * VDI is already locked.
+ */
+#define SD_RES_VDI_LOCKED 7
+
+/**
+ * No VDI found.
+ */
+#define SD_RES_NO_VDI 8
+
+/**
+ * No base VDI found.
+ */
+#define SD_RES_NO_BASE_VDI 9
+
+/**
+ * Failed to read from the requested VDI.
+ */
+#define SD_RES_VDI_READ 10
+
+/**
+ * Failed to write to the requested VDI.
+ */
+#define SD_RES_VDI_WRITE 11
+
+/**
+ * Failed to read from the base VDI.
+ */
+#define SD_RES_BASE_VDI_READ 12
+
+/**
+ * Failed to write to the base VDI.
+ */
+#define SD_RES_BASE_VDI_WRITE 13
+
+/**
+ * No snapshot with the requested tag or id.
+ */
+#define SD_RES_NO_TAG 14
+
+/**
+ * The cluster is still starting.
+ */
+#define SD_RES_STARTUP 15
+
+/**
+ * VDI is not locked.
+ */
+#define SD_RES_VDI_NOT_LOCKED 16
+
+/**
+ * The cluster is shutting down.
+ */
+#define SD_RES_SHUTDOWN 17
+
+/**
+ * Out of memory.
+ */
+#define SD_RES_NO_MEM 18
+
+/**
+ * The maximum number of VDIs is in use.
+ */
+#define SD_RES_FULL_VDI 19
+
+/**
+ * Protocol version mismatch.
+ */
+#define SD_RES_VER_MISMATCH 20
+
+/**
+ * The server has no space for new objects.
+ */
+#define SD_RES_NO_SPACE 21
+
+/**
+ * The cluster is not formatted.
+ */
+#define SD_RES_WAIT_FOR_FORMAT 22
+
+/**
+ * The cluster waits for other nodes to join.
+ */
+#define SD_RES_WAIT_FOR_JOIN 23
+
+/**
+ * A node failed to join the cluster.
+ */
+#define SD_RES_JOIN_FAILED 24
+
+/**
+ * The cluster has too few nodes to serve requests.
+ */
+#define SD_RES_HALT 25
+
+/**
+ * The object is read-only.
+ */
+#define SD_RES_READONLY 26
+
+/**
+ * The node has incomplete information (0.9).
+ */
+#define SD_RES_INCOMPLETE_0_9 27
+
+/**
+ * The node is collecting cluster information (0.9).
+ */
+#define SD_RES_COLLECTING_CINFO_0_9 28
+
+/**
+ * The inode was invalidated by another client.
+ */
+#define SD_RES_INODE_INVALIDATED 29
+
+/**
+ * The request has an old epoch.
+ */
+#define SD_RES_OLD_NODE_VER 129
+
+/**
+ * The request has a new epoch.
+ */
+#define SD_RES_NEW_NODE_VER 130
+
+/**
+ * The node is not formatted.
+ */
+#define SD_RES_NOT_FORMATTED 131
+
+/**
+ * The creation times of the clusters differ.
+ */
+#define SD_RES_INVALID_CTIME 132
+
+/**
+ * Invalid epoch.
+ */
+#define SD_RES_INVALID_EPOCH 133
+
+/**
+ * Network error between nodes.
+ */
+#define SD_RES_NETWORK_ERROR 134
+
+/**
+ * No object cache found.
+ */
+#define SD_RES_NO_CACHE 135
+
+/**
+ * The buffer is too small.
+ */
+#define SD_RES_BUFFER_SMALL 136
+
+/**
+ * The cluster needs a forced recovery.
+ */
+#define SD_RES_FORCE_RECOVER 137
+
+/**
+ * No such backing store.
+ */
+#define SD_RES_NO_STORE 138
+
+/**
+ * Operation not supported.
+ */
+#define SD_RES_NO_SUPPORT 139
+
+/**
+ * The node is in recovery.
+ */
+#define SD_RES_NODE_IN_RECOVERY 140
+
+/**
+ * The node is killed.
+ */
+#define SD_RES_KILLED 141
+
+/**
+ * The object id exists already.
+ */
+#define SD_RES_OID_EXIST 142
+
+/**
+ * Try again.
+ */
+#define SD_RES_AGAIN 143
+
+/**
+ * The object may be stale.
+ */
+#define SD_RES_STALE_OBJ 144
+
+/**
+ * Cluster driver error.
+ */
+#define SD_RES_CLUSTER_ERROR 145
+
+/**
+ * VDI is not empty.
+ */
+#define SD_RES_VDI_NOT_EMPTY 146
+
+/**
+ * Not found.
+ */
+#define SD_RES_NOT_FOUND 147
+
+/**
+ * The node has incomplete information.
+ */
+#define SD_RES_INCOMPLETE 148
+
+/**
+ * The node is collecting cluster information.
+ */
+#define SD_RES_COLLECTING_CINFO 149
+
+/**
+ * The node is a gateway only.
+ */
+#define SD_RES_GATEWAY_MODE 151
+
+/**
+ * Invalid vnodes strategy.
+ */
+#define SD_RES_INVALID_VNODES_STRATEGY 152
+
+/**
+ * No checkpoint entry.
+ */
+#define SD_RES_NO_CHECKPOINT_ENTRY 153
+
+/**
+ * The call took longer than sd_set_timeout() allows.
+ */
+#define SD_RES_TIMEDOUT 256
+
+/**
+ * sd_close() ended the call.
+ */
+#define SD_RES_CANCELED 257
+
+/**
+ * The peer broke the protocol: it is no sheepdog server.
+ */
+#define SD_RES_BAD_REPLY 258
+
+/**
+ * No gateway reachable, or the connection broke where repeating could do harm.
+ */
+#define SD_RES_NOT_CONNECTED 259
+
+/**
+ * Version of this header; sd_version() tells that of the library.
+ */
+#define SD_VERSION_MAJOR 1
+
+#define SD_VERSION_MINOR 0
+
+#define SD_VERSION_PATCH 0
+
+/**
+ * Levels of sd_set_log().
+ */
+#define SD_LOG_OFF 0
+
+#define SD_LOG_ERROR 1
+
+#define SD_LOG_WARN 2
+
+#define SD_LOG_INFO 3
+
+#define SD_LOG_DEBUG 4
+
+#define SD_LOG_TRACE 5
+
+/**
+ * For sd_vdi_write(): the data is stable when the call returns, as after sd_vdi_flush().
+ */
+#define SD_WRITE_FUA 1
+
+/**
+ * What a VDI is. Grows only at its end.
+ */
+typedef struct sd_vdi_info {
+    /**
+     * NUL-terminated.
+     */
+    char name[256];
+    /**
+     * NUL-terminated; empty unless it is a snapshot with a tag.
+     */
+    char tag[256];
+    /**
+     * Bytes.
+     */
+    uint64_t size;
+    /**
+     * Bytes of one object.
+     */
+    uint64_t object_size;
+    /**
+     * Bytes of the objects that the VDI names, those shared with others included.
+     */
+    uint64_t allocated;
+    /**
+     * Nanoseconds since the Unix epoch.
+     */
+    uint64_t create_time_ns;
+    /**
+     * Nanoseconds since the Unix epoch; 0 unless it is a snapshot.
+     */
+    uint64_t snap_time_ns;
+    uint32_t vdi_id;
+    /**
+     * 0 where it has none.
+     */
+    uint32_t parent_vdi_id;
+    uint32_t snap_id;
+    /**
+     * Copies of each object.
+     */
+    uint8_t copies;
+    /**
+     * 0, or the erasure code: data strips / 2 in the high half, parity strips in the low one.
+     */
+    uint8_t copy_policy;
+    /**
+     * 0, or 1 for a hypervolume.
+     */
+    uint8_t store_policy;
+    bool is_snapshot;
+} sd_vdi_info;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * The meaning of a result code, in English, for any code at all. The string is constant.
+ */
+const char *sd_strerror(int result);
+
+/**
+ * The errno that says what a result code says, as a positive number, 0 for SD_RES_SUCCESS. EIO
+ * for whatever errno has no better word for.
+ */
+int sd_result_to_errno(int result);
+
+/**
+ * The version of the library, as "1.0.0". The string is constant.
+ */
+const char *sd_version(void);
+
+/**
+ * Has `fn` called with every message of the library up to `level`, from whatever thread it comes
+ * up in. For the whole process; NULL or SD_LOG_OFF ends it, as it was at the start.
+ *
+ * `fn` must not call the library. A call of it that another thread is in when this returns may
+ * still be under way.
+ */
+void sd_set_log(sd_log_fn *fn, int level, void *opaque);
+
+/**
+ * Connects to a cluster through the gateways at `addr`: `host[:port]` or `[v6-address][:port]`,
+ * several of one cluster separated by commas, which are tried in that order, and again whenever
+ * the one in use fails. NULL or "" is 127.0.0.1:7000.
+ *
+ * Makes one exchange with the server, so a wrong port or a cluster that is not formatted is an
+ * error here and not later. On success `*sd` is a handle to pass to all other functions, from any
+ * thread, until sd_close().
+ *
+ * Errors: SD_RES_INVALID_PARMS (malformed address), SD_RES_NOT_CONNECTED, SD_RES_TIMEDOUT,
+ * SD_RES_BAD_REPLY (no sheepdog server listens there), SD_RES_WAIT_FOR_FORMAT.
+ */
+int sd_init(const char *addr, sd_t *sd);
+
+/**
+ * Connects to a cluster through the unix socket `path` of a server on this machine.
+ *
+ * Otherwise as sd_init().
+ */
+int sd_init_unix(const char *path, sd_t *sd);
+
+/**
+ * Closes a connection and everything that belongs to it, and sets `*sd` to NULL.
+ *
+ * Calls that other threads are in end with SD_RES_CANCELED. The VDIs opened through it are closed
+ * and their locks released; a write that has returned is not affected.
+ */
+int sd_close(sd_t *sd);
+
+/**
+ * Bounds the time that each later call on `sd` may take, with all its requests and over
+ * reconnects, in milliseconds; a call that takes longer returns SD_RES_TIMEDOUT. 0 waits for
+ * ever. The default is 30000: a cluster that recovers from the loss of a node can take that long.
+ *
+ * A write that timed out may have been carried out, or not, or in part.
+ */
+int sd_set_timeout(sd_t sd, unsigned int ms);
+
+/**
+ * Creates the VDI `name` of `size` bytes (1 to 2^20 objects: 4 TiB where objects have the usual
+ * 4 MiB), with `copies` copies of each object, 0 for the cluster's default. `prealloc` allocates
+ * all objects now instead of each at its first write. A non-NULL `vdi` opens it as sd_vdi_open().
+ *
+ * Errors: SD_RES_INVALID_PARMS (size 0 or too large, copies not in 0..31, a name that is empty or
+ * longer than 255 bytes), SD_RES_VDI_EXIST, SD_RES_NO_SPACE, SD_RES_FULL_VDI. Where `vdi` is not
+ * NULL and only opening failed, the VDI exists.
+ */
+int sd_vdi_create(sd_t sd, const char *name, size_t size, int copies, bool prealloc, sd_vdi_t *vdi);
+
+/**
+ * Opens the working VDI `name` for reading and writing. Takes its lock where the cluster has
+ * locks; handles of one `sd` on the same VDI share it, and see each other's writes.
+ *
+ * A VDI has one writing `sd` at a time. On success `*vdi` is valid, in any thread, until
+ * sd_vdi_close() or sd_close().
+ *
+ * Errors: SD_RES_NO_VDI, SD_RES_VDI_LOCKED (another client holds the lock), SD_RES_NO_SUPPORT (a
+ * kind of VDI that this library cannot write).
+ */
+int sd_vdi_open(sd_t sd, const char *name, sd_vdi_t *vdi);
+
+/**
+ * Closes a handle and sets `*vdi` to NULL. The last handle of a VDI waits for writes under way in
+ * other threads and releases the lock; the handle is gone even where that fails.
+ */
+int sd_vdi_close(sd_vdi_t *vdi);
+
+/**
+ * Reads `size` bytes at byte `offset` of a VDI into `data`. Parts that were never written read as
+ * zeros. Any offset and length inside the VDI will do; beyond its end nothing is transferred.
+ *
+ * Errors: SD_RES_INVALID_PARMS (range), SD_RES_EIO (data that should exist does not). After an
+ * error the contents of `data` mean nothing.
+ */
+int sd_vdi_read(sd_t sd, sd_vdi_t vdi, void *data, size_t size, off_t offset);
+
+/**
+ * Writes `size` bytes from `data` to a VDI at byte `offset`, any offset and length inside the VDI.
+ * `flag` is 0 or SD_WRITE_FUA. When it returns 0, later reads give these bytes, and no crash of
+ * this program takes them back; sd_vdi_flush() makes them outlast a power failure of the servers.
+ *
+ * Where another client has taken a snapshot of the VDI meanwhile, the data goes to the new working
+ * VDI, and never into the snapshot.
+ *
+ * Errors: SD_RES_INVALID_PARMS (range, flag), SD_RES_NO_SPACE, SD_RES_EIO, SD_RES_READONLY. After
+ * an error the range may hold old data, new data, or some of both.
+ */
+int sd_vdi_write(sd_t sd, sd_vdi_t vdi, const void *data, size_t size, off_t offset, int flag);
+
+/**
+ * Makes every write that returned before this call stable: it outlasts a power failure.
+ */
+int sd_vdi_flush(sd_t sd, sd_vdi_t vdi);
+
+/**
+ * Deletes the working VDI `name` and all its data; its snapshots stay. Takes as long as the VDI
+ * has objects: see sd_set_timeout(). Broken off, it can be repeated.
+ *
+ * Errors: SD_RES_NO_VDI, SD_RES_VDI_LOCKED (a handle of this `sd` is open on it),
+ * SD_RES_NO_SUPPORT (a hypervolume).
+ */
+int sd_vdi_delete(sd_t sd, const char *name);
+
+/**
+ * Tells what a VDI is, as the servers know it now. `sizeof_info` is `sizeof(struct sd_vdi_info)`
+ * as the program was compiled: that much of `*info` is written, with zeros for what this version
+ * of the library does not know.
+ */
+int sd_vdi_get_info(sd_vdi_t vdi, struct sd_vdi_info *info, size_t sizeof_info);
+
+/**
+ * Lists the names of the working VDIs, sorted, each once, as they are now.
+ *
+ * On success `*iter` is an iterator of its own, to be used by one thread at a time: has_next()
+ * tells whether next_string() has another name to give. A name belongs to the iterator and is
+ * valid until destory() (or destroy(), the same function) frees it; nothing of the iterator may
+ * be called after that. At least 256 iterators can be alive at once in a process; SD_RES_NO_MEM
+ * past that.
+ */
+int sd_vdi_list(sd_t sd, sd_list_iter *iter);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* SHEEPDOG_H */

@@ -1,0 +1,211 @@
+//! Getting a connection to some gateway, and knowing that a formatted cluster is behind it.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use sheepdog_proto::{Request, SdResult, Vid};
+
+use super::{Backoff, Call, Class, Cluster, Link, LinkId, LinkState, Op, classify};
+use crate::error::{Error, Result};
+use crate::exec::{WaitList, lock};
+use crate::net::Socket;
+use crate::wire::{Dest, Wire};
+
+/// How long one gateway may take to connect and to answer the first request while others are
+/// there to be tried.
+const ATTEMPT: Duration = Duration::from_secs(5);
+
+impl Cluster {
+    /// A link that requests can go out on: the current one, or a new one to the first gateway
+    /// that can be reached.
+    pub(super) async fn uplink(&self, op: &Op) -> Result<LinkId> {
+        if let Some(link) = self.current(op)? {
+            return Ok(link);
+        }
+        let _turn = self.connecting_turn(op).await?;
+        self.log_loss();
+        let mut backoff = Backoff::new();
+        loop {
+            if let Some(link) = self.current(op)? {
+                return Ok(link);
+            }
+            let mut error = Error::NotConnected("no gateway".into());
+            for _ in 0..self.gateways.len() {
+                match self.connect_next(op).await {
+                    Ok(link) => return Ok(link),
+                    Err(e @ (Error::Canceled | Error::TimedOut)) => return Err(e),
+                    Err(e) => error = e,
+                }
+            }
+            let wait = !op.first && is_worth_waiting(&error);
+            if !wait || !backoff.wait(self, op).await? {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Says why there is no connection any more; not where it ended, under a lock, since the log
+    /// is the program's code.
+    fn log_loss(&self) {
+        let loss = lock(&self.core).last_loss.clone();
+        if let Some((_, gateway, why)) = loss {
+            log::warn!("connection to gateway {} ended: {why}", self.gateways[gateway]);
+        }
+    }
+
+    fn current(&self, op: &Op) -> Result<Option<LinkId>> {
+        let core = lock(&self.core);
+        if core.closing && !op.closing {
+            return Err(Error::Canceled);
+        }
+        Ok(core.current.map(|key| LinkId { key, serial: core.links[key].serial }))
+    }
+
+    /// Waits until nobody else is connecting.
+    async fn connecting_turn(&self, op: &Op) -> Result<ConnectingTurn<'_>> {
+        poll_fn(|cx| {
+            let mut core = lock(&self.core);
+            if core.closing && !op.closing {
+                return Poll::Ready(Err(Error::Canceled));
+            }
+            if core.connecting {
+                core.connect_waiters.register(cx);
+                return Poll::Pending;
+            }
+            core.connecting = true;
+            Poll::Ready(Ok(ConnectingTurn(self)))
+        })
+        .await
+    }
+
+    /// Tries the next gateway of the list, once.
+    async fn connect_next(&self, op: &Op) -> Result<LinkId> {
+        let gateway = {
+            let mut core = lock(&self.core);
+            let gateway = core.next_gateway;
+            core.next_gateway = (gateway + 1) % self.gateways.len();
+            gateway
+        };
+        let endpoint = &self.gateways[gateway];
+        let attempt = async {
+            let unreachable = |why: &dyn std::fmt::Display| {
+                Error::NotConnected(format!("{endpoint}: {why}").into())
+            };
+            let socket = Socket::start_connect(endpoint).map_err(|e| unreachable(&e))?;
+            let link = self.add_link(gateway, socket);
+            let guard = LinkGuard { cluster: self, link: Some(link) };
+            self.connected(link).await.map_err(|why| unreachable(&why))?;
+            self.greet(op, link).await?;
+            guard.keep();
+            Ok(link)
+        };
+        let mut until = Instant::now() + ATTEMPT;
+        if self.gateways.len() == 1 {
+            // Nobody else to try: it has all the time of the operation.
+            until = op.deadline.unwrap_or(until);
+        }
+        let result = self.within(Some(until), attempt).await;
+        match &result {
+            Ok(link) => {
+                let mut core = lock(&self.core);
+                core.current = Some(link.key);
+                // The list is tried from its start again once this one is gone.
+                core.next_gateway = if gateway == 0 { 1 % self.gateways.len() } else { 0 };
+                log::info!("connected to gateway {endpoint}");
+            }
+            Err(e) => log::warn!("gateway {endpoint}: {e}"),
+        }
+        match result {
+            Err(Error::TimedOut) if op.deadline.is_none_or(|d| Instant::now() < d) => {
+                Err(Error::NotConnected(format!("{endpoint}: no answer in time").into()))
+            }
+            result => result,
+        }
+    }
+
+    fn add_link(&self, gateway: usize, socket: Socket) -> LinkId {
+        let mut core = lock(&self.core);
+        core.next_serial += 1;
+        let serial = core.next_serial;
+        let state = LinkState::Connecting(WaitList::default());
+        let socket = Arc::new(socket);
+        let key = core.links.insert(Link { serial, gateway, socket, wire: Wire::new(), state });
+        if core.polling.is_some() {
+            self.wake.set();
+        }
+        LinkId { key, serial }
+    }
+
+    /// Waits for the connect of a link to end.
+    async fn connected(&self, id: LinkId) -> Result<(), Arc<str>> {
+        poll_fn(|cx| {
+            let mut core = lock(&self.core);
+            match core.get(id).map(|link| &mut link.state) {
+                None => Poll::Ready(Err("closed".into())),
+                Some(LinkState::Up) => Poll::Ready(Ok(())),
+                Some(LinkState::Down(why)) => Poll::Ready(Err(why.clone())),
+                Some(LinkState::Connecting(waiters)) => {
+                    waiters.register(cx);
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
+    /// One cheap exchange: a peer that is no sheep, or a cluster that is not formatted, is found
+    /// out here. Asks for the inode of VDI 0, which no cluster of any generation has (3.3).
+    async fn greet(&self, op: &Op, link: LinkId) -> Result<()> {
+        let request = Request::read(Vid::NONE.inode(), 0, 8);
+        let reply = self.exchange(op, link, &Call::new(request).dest(Dest::Bytes(8))).await?;
+        match reply.header.result() {
+            SdResult::SUCCESS | SdResult::NO_OBJ => Ok(()),
+            result => Err(Error::Server { opcode: request.opcode, result }),
+        }
+    }
+}
+
+/// Whether a failed attempt may succeed later without anybody's doing.
+fn is_worth_waiting(error: &Error) -> bool {
+    match error {
+        Error::NotConnected(_) | Error::Lost(_) => true,
+        Error::Server { result, .. } => classify(*result) != Class::Final,
+        _ => false,
+    }
+}
+
+/// The right to connect, which one operation has at a time.
+struct ConnectingTurn<'a>(&'a Cluster);
+
+impl Drop for ConnectingTurn<'_> {
+    fn drop(&mut self) {
+        let waiters = {
+            let mut core = lock(&self.0.core);
+            core.connecting = false;
+            core.connect_waiters.take()
+        };
+        waiters.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// Takes a link down again unless it is kept: its operation may give up at any await.
+struct LinkGuard<'a> {
+    cluster: &'a Cluster,
+    link: Option<LinkId>,
+}
+
+impl LinkGuard<'_> {
+    fn keep(mut self) {
+        self.link = None;
+    }
+}
+
+impl Drop for LinkGuard<'_> {
+    fn drop(&mut self) {
+        if let Some(link) = self.link {
+            self.cluster.drop_link(link, "given up");
+        }
+    }
+}

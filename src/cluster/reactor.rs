@@ -1,0 +1,217 @@
+//! Waiting for the gateways: what the thread that leads does for everybody.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags};
+
+use super::{Cluster, Core, End, LinkId, LinkState};
+use crate::exec::{Lead, Parker, Reactor, lock};
+use crate::net::{Socket, interest, is_retry, poll_fds};
+
+/// How long a blocking receive waits at most. Nothing can interrupt it, so this bounds how late
+/// its thread learns of a deadline, or of a request that another thread could not send at once.
+pub(super) const TICK: Duration = Duration::from_millis(20);
+/// How long a wait in poll takes at most: it is interrupted by whatever happens.
+const POLL_LIMIT: Duration = Duration::from_secs(60);
+/// One receive call takes up to this much; what is larger goes to the caller's buffer directly.
+const INBOX_LEN: usize = 64 * 1024;
+/// Receive calls for one caller's buffer before others get a turn at the connection's state.
+const MAX_DIRECT: usize = 16;
+
+/// What the leader receives into, and whom it has to wake.
+pub(super) struct Inbox {
+    bytes: Box<[u8]>,
+    woken: Vec<Waker>,
+}
+
+impl Inbox {
+    pub fn new() -> Inbox {
+        Inbox { bytes: vec![0; INBOX_LEN].into(), woken: Vec::new() }
+    }
+
+    fn wake(&mut self) {
+        self.woken.drain(..).for_each(Waker::wake);
+    }
+}
+
+/// How the leader waits.
+enum Plan {
+    /// Somebody was woken without waiting.
+    None,
+    /// In a receive on the only socket there is: one system call for wait and data.
+    Recv(LinkId, Arc<Socket>),
+    Poll(Vec<(LinkId, Arc<Socket>, PollFlags)>, Duration),
+}
+
+impl Reactor for Cluster {
+    fn lead(&self) -> &Lead {
+        &self.lead
+    }
+
+    fn turn(&self, me: &Parker, alone: bool) {
+        let mut inbox = lock(&self.inbox);
+        let inbox = &mut *inbox;
+        let plan = self.plan(inbox, alone);
+        inbox.wake();
+        match plan {
+            Plan::None => {}
+            Plan::Recv(..) if me.is_woken() => {}
+            Plan::Recv(link, socket) => {
+                let received = socket.recv(&mut inbox.bytes, true);
+                self.received(link, received, inbox);
+            }
+            Plan::Poll(links, timeout) => {
+                let mut events = Vec::new();
+                me.interruptible(&self.wake, || events = self.poll(&links, timeout));
+                lock(&self.core).polling = None;
+                for ((link, socket, _), ready) in links.iter().zip(events) {
+                    self.ready(*link, socket, ready, inbox);
+                }
+            }
+        }
+        inbox.wake();
+    }
+}
+
+impl Cluster {
+    /// Sends what can be sent, fires what is due, and says how to wait for more.
+    fn plan(&self, inbox: &mut Inbox, alone: bool) -> Plan {
+        let mut core = lock(&self.core);
+        let now = Instant::now();
+        core.timers.take_due(now, &mut inbox.woken);
+        let keys: Vec<usize> = core.links.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            core.flush(key);
+            core.collect(key, inbox);
+        }
+        if !inbox.woken.is_empty() {
+            return Plan::None;
+        }
+        let until = core.timers.next_at().map_or(now + POLL_LIMIT, |at| at.min(now + POLL_LIMIT));
+        let mut links = core.links.iter().filter(|(_, l)| !matches!(l.state, LinkState::Down(_)));
+        if alone
+            && until >= now + TICK
+            && let (Some((key, link)), None) = (links.next(), links.next())
+            && matches!(link.state, LinkState::Up)
+            && !link.wire.has_outgoing()
+        {
+            return Plan::Recv(LinkId { key, serial: link.serial }, link.socket.clone());
+        }
+        let links = core.links.iter().filter_map(|(key, link)| {
+            let interest = match link.state {
+                LinkState::Connecting(_) => interest(false, true),
+                LinkState::Up => interest(true, link.wire.has_outgoing()),
+                LinkState::Down(_) => return None,
+            };
+            Some((LinkId { key, serial: link.serial }, link.socket.clone(), interest))
+        });
+        let links = links.collect();
+        core.polling = Some(until);
+        Plan::Poll(links, until - now)
+    }
+
+    /// Which of `links` are ready, in their order.
+    fn poll(
+        &self,
+        links: &[(LinkId, Arc<Socket>, PollFlags)],
+        timeout: Duration,
+    ) -> Vec<PollFlags> {
+        let mut fds = vec![PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN)];
+        fds.extend(links.iter().map(|(_, socket, interest)| PollFd::new(&**socket, *interest)));
+        if let Err(e) = poll_fds(&mut fds, timeout) {
+            // Out of memory, at worst: the sockets tell for themselves whether they are ready.
+            log::error!("poll: {e}");
+            return vec![PollFlags::IN; links.len()];
+        }
+        if !fds[0].revents().is_empty() {
+            self.wake.clear();
+        }
+        fds[1..].iter().map(|fd| fd.revents()).collect()
+    }
+
+    fn ready(&self, id: LinkId, socket: &Arc<Socket>, events: PollFlags, inbox: &mut Inbox) {
+        if events.is_empty() {
+            return;
+        }
+        let mut core = lock(&self.core);
+        let Some(link) = core.get(id) else { return };
+        match &mut link.state {
+            LinkState::Connecting(waiters) => {
+                let waiters = waiters.take();
+                match socket.finish_connect(TICK) {
+                    Ok(()) => {
+                        link.state = LinkState::Up;
+                        inbox.woken.extend(waiters);
+                    }
+                    Err(e) => {
+                        inbox.woken.extend(waiters);
+                        core.fail(id.key, End::Broken(e.to_string()));
+                        core.collect(id.key, inbox);
+                    }
+                }
+            }
+            // What can be sent is sent by the next plan.
+            LinkState::Up if events == PollFlags::OUT => {}
+            LinkState::Up => {
+                drop(core);
+                let received = socket.recv(&mut inbox.bytes, false);
+                self.received(id, received, inbox);
+            }
+            LinkState::Down(_) => {}
+        }
+    }
+
+    /// Bytes have come in on a link, or its end.
+    fn received(&self, id: LinkId, received: io::Result<usize>, inbox: &mut Inbox) {
+        let mut core = lock(&self.core);
+        let Some(link) = core.up(id) else { return };
+        let fed = match received {
+            Ok(0) => Err(closed()),
+            Ok(n) => link.wire.feed(&inbox.bytes[..n]).map_err(End::Corrupt),
+            Err(e) if is_retry(&e) => return,
+            Err(e) => Err(End::Broken(e.to_string())),
+        };
+        let result = fed.and_then(|()| core.receive_direct(id.key, &mut inbox.bytes));
+        if let Err(end) = result {
+            core.fail(id.key, end);
+        }
+        core.collect(id.key, inbox);
+    }
+}
+
+fn closed() -> End {
+    End::Broken("closed by the gateway".into())
+}
+
+impl Core {
+    /// While a large payload is coming in, receives it where it belongs.
+    fn receive_direct(&mut self, key: usize, scratch: &mut [u8]) -> Result<(), End> {
+        let link = &mut self.links[key];
+        for _ in 0..MAX_DIRECT {
+            let Some((buf, range)) = link.wire.direct() else { break };
+            let wanted = range.len();
+            match link.socket.recv_scattered(buf, range, scratch) {
+                Ok(0) => return Err(closed()),
+                Ok(n) => {
+                    link.wire.filled(n.min(wanted));
+                    if n > wanted {
+                        link.wire.feed(&scratch[..n - wanted]).map_err(End::Corrupt)?;
+                    }
+                }
+                Err(e) if is_retry(&e) => break,
+                Err(e) => return Err(End::Broken(e.to_string())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the wakers of a link's finished requests; forgets the link once that was its last.
+    fn collect(&mut self, key: usize, inbox: &mut Inbox) {
+        self.links[key].wire.take_woken(&mut inbox.woken);
+        self.forget_if_done(key);
+    }
+}

@@ -1,0 +1,230 @@
+//! The small executor: what runs the library's `async fn`s.
+//!
+//! A blocking call drives its own future on its caller's thread ([`block_on`]); there are no
+//! helper threads. Of several threads that wait at once, one leads: it does the I/O for all, and
+//! hands the lead on when its own future is ready. Knows nothing of sockets or the protocol: that
+//! is behind [`Reactor`].
+
+mod join;
+mod timers;
+mod wait;
+
+pub use join::{join, try_for_each_concurrent};
+pub use timers::{TimerId, Timers};
+pub use wait::WaitList;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+
+use crate::net::WakeFd;
+
+/// Locks, also after a panic in another thread: every state here is valid between statements.
+pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What waits for I/O and timers, and wakes futures.
+pub trait Reactor {
+    fn lead(&self) -> &Lead;
+
+    /// Waits until something happened, handles it, and wakes whom it concerns. Called by one
+    /// thread at a time, the leader. `alone`: no other thread is inside [`block_on`]. Returns
+    /// at once where `me` has been woken already, and early when it is.
+    fn turn(&self, me: &Parker, alone: bool);
+}
+
+/// Who leads, and who waits meanwhile.
+#[derive(Default)]
+pub struct Lead(Mutex<LeadState>);
+
+#[derive(Default)]
+struct LeadState {
+    led: bool,
+    /// Threads inside `block_on`.
+    users: usize,
+    followers: VecDeque<Arc<Parker>>,
+}
+
+impl Lead {
+    /// Takes the lead if nobody has it; else `parker` will be woken when it is free.
+    fn take(&self, parker: &Arc<Parker>) -> bool {
+        let mut state = lock(&self.0);
+        if state.led {
+            if !state.followers.iter().any(|p| Arc::ptr_eq(p, parker)) {
+                state.followers.push_back(parker.clone());
+            }
+            return false;
+        }
+        state.led = true;
+        true
+    }
+
+    fn give_up(&self) {
+        let next = {
+            let mut state = lock(&self.0);
+            state.led = false;
+            state.followers.pop_front()
+        };
+        if let Some(parker) = next {
+            parker.nudge();
+        }
+    }
+
+    fn enter(&self) {
+        lock(&self.0).users += 1;
+    }
+
+    /// A thread leaves `block_on`. It may have been nudged to lead and not need to any more, so
+    /// the next one is nudged in its place.
+    fn leave(&self, parker: &Arc<Parker>) {
+        let next = {
+            let mut state = lock(&self.0);
+            state.users -= 1;
+            state.followers.retain(|p| !Arc::ptr_eq(p, parker));
+            if state.led { None } else { state.followers.pop_front() }
+        };
+        if let Some(parker) = next {
+            parker.nudge();
+        }
+    }
+
+    fn alone(&self) -> bool {
+        lock(&self.0).users == 1
+    }
+}
+
+/// A thread that waits for its future to be woken.
+#[derive(Default)]
+pub struct Parker {
+    state: Mutex<ParkState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct ParkState {
+    /// The future is to be polled.
+    woken: bool,
+    /// The lead may be free.
+    nudged: bool,
+    /// Set while the thread waits in a poll that this interrupts.
+    polling: Option<Arc<WakeFd>>,
+}
+
+impl Parker {
+    fn take_woken(&self) -> bool {
+        std::mem::take(&mut lock(&self.state).woken)
+    }
+
+    fn nudge(&self) {
+        lock(&self.state).nudged = true;
+        self.changed.notify_one();
+    }
+
+    /// Waits to be woken or nudged.
+    fn wait(&self) {
+        let mut state = lock(&self.state);
+        while !state.woken && !state.nudged {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.nudged = false;
+    }
+
+    pub fn is_woken(&self) -> bool {
+        lock(&self.state).woken
+    }
+
+    /// Runs `wait`, a wait that `interrupt` ends, unless the thread has been woken already.
+    pub fn interruptible(&self, interrupt: &Arc<WakeFd>, wait: impl FnOnce()) {
+        {
+            let mut state = lock(&self.state);
+            if state.woken {
+                return;
+            }
+            state.polling = Some(interrupt.clone());
+        }
+        wait();
+        lock(&self.state).polling = None;
+    }
+}
+
+impl Wake for Parker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let polling = {
+            let mut state = lock(&self.state);
+            state.woken = true;
+            state.polling.clone()
+        };
+        match polling {
+            Some(fd) => fd.set(),
+            None => self.changed.notify_one(),
+        }
+    }
+}
+
+thread_local! {
+    /// The thread's parker and its waker, while no `block_on` of the thread uses them.
+    static PARKER: RefCell<Option<(Arc<Parker>, Waker)>> = const { RefCell::new(None) };
+}
+
+/// Runs a future to its end on this thread, doing I/O through `reactor` as needed.
+pub fn block_on<F: Future>(reactor: &impl Reactor, future: F) -> F::Output {
+    // A program may still call in while its thread is being torn down, from an atexit handler.
+    let kept = PARKER.try_with(RefCell::take).ok().flatten();
+    let (parker, waker) = kept.unwrap_or_else(|| {
+        let parker = Arc::new(Parker::default());
+        (parker.clone(), Waker::from(parker))
+    });
+    *lock(&parker.state) = ParkState::default();
+    let session = Session { lead: reactor.lead(), parker: &parker };
+    session.lead.enter();
+    let mut future = pin!(future);
+    let mut context = Context::from_waker(&waker);
+    let output = loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            break output;
+        }
+        while !parker.take_woken() {
+            if session.lead.take(&parker) {
+                let term = Term(session.lead);
+                while !parker.is_woken() {
+                    reactor.turn(&parker, session.lead.alone());
+                }
+                drop(term);
+            } else {
+                parker.wait();
+            }
+        }
+    };
+    drop(session);
+    let _ = PARKER.try_with(|kept| kept.replace(Some((parker, waker))));
+    output
+}
+
+/// A stay in `block_on`; ends also when a poll panics.
+struct Session<'a> {
+    lead: &'a Lead,
+    parker: &'a Arc<Parker>,
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        self.lead.leave(self.parker);
+    }
+}
+
+/// A time as leader; ends also when a turn panics.
+struct Term<'a>(&'a Lead);
+
+impl Drop for Term<'_> {
+    fn drop(&mut self) {
+        self.0.give_up();
+    }
+}

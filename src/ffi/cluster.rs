@@ -1,0 +1,82 @@
+//! Connections.
+
+use std::ffi::{c_char, c_int, c_uint, c_void};
+use std::sync::Arc;
+
+use super::entry::{self, Out, enter};
+use crate::cluster::{Cluster, address};
+use crate::error::Result;
+use crate::net::Endpoint;
+use crate::vdi::Client;
+
+/// cbindgen:ignore
+pub type sd_t = *mut c_void;
+
+fn connect(gateways: Vec<Endpoint>) -> Result<sd_t> {
+    let cluster = Cluster::new(gateways)?;
+    cluster.start()?;
+    entry::new_client(Arc::new(Client::new(cluster)))
+}
+
+/// Connects to a cluster through the gateways at `addr`: `host[:port]` or `[v6-address][:port]`,
+/// several of one cluster separated by commas, which are tried in that order, and again whenever
+/// the one in use fails. NULL or "" is 127.0.0.1:7000.
+///
+/// Makes one exchange with the server, so a wrong port or a cluster that is not formatted is an
+/// error here and not later. On success `*sd` is a handle to pass to all other functions, from any
+/// thread, until sd_close().
+///
+/// Errors: SD_RES_INVALID_PARMS (malformed address), SD_RES_NOT_CONNECTED, SD_RES_TIMEDOUT,
+/// SD_RES_BAD_REPLY (no sheepdog server listens there), SD_RES_WAIT_FOR_FORMAT.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_init(addr: *const c_char, sd: *mut sd_t) -> c_int {
+    enter(|| {
+        // SAFETY: the caller passes pointers as the header says.
+        let (out, addr) =
+            unsafe { (Out::new(sd)?, if addr.is_null() { &[] } else { entry::text(addr)? }) };
+        out.set(connect(address::parse(addr)?)?);
+        Ok(())
+    })
+}
+
+/// Connects to a cluster through the unix socket `path` of a server on this machine.
+///
+/// Otherwise as sd_init().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_init_unix(path: *const c_char, sd: *mut sd_t) -> c_int {
+    enter(|| {
+        // SAFETY: the caller passes pointers as the header says.
+        let (out, path) = unsafe { (Out::new(sd)?, entry::text(path)?) };
+        out.set(connect(address::parse_unix(path)?)?);
+        Ok(())
+    })
+}
+
+/// Closes a connection and everything that belongs to it, and sets `*sd` to NULL.
+///
+/// Calls that other threads are in end with SD_RES_CANCELED. The VDIs opened through it are closed
+/// and their locks released; a write that has returned is not affected.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_close(sd: *mut sd_t) -> c_int {
+    enter(|| {
+        // SAFETY: the caller passes a pointer to a handle, as the header says.
+        let (out, handle) = unsafe { (Out::new(sd)?, sd.read()) };
+        let client = entry::remove_client(handle)?;
+        client.cluster.close(async |op| client.close_all(op).await);
+        out.set(std::ptr::null_mut());
+        Ok(())
+    })
+}
+
+/// Bounds the time that each later call on `sd` may take, with all its requests and over
+/// reconnects, in milliseconds; a call that takes longer returns SD_RES_TIMEDOUT. 0 waits for
+/// ever. The default is 30000: a cluster that recovers from the loss of a node can take that long.
+///
+/// A write that timed out may have been carried out, or not, or in part.
+#[unsafe(no_mangle)]
+pub extern "C" fn sd_set_timeout(sd: sd_t, ms: c_uint) -> c_int {
+    enter(|| {
+        entry::client(sd)?.cluster.set_timeout_ms(ms);
+        Ok(())
+    })
+}

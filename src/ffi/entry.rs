@@ -1,0 +1,261 @@
+//! The one way in: handles, pointers and panics.
+//!
+//! Handles are numbers, never addresses: the index of a slot, and the generation of its use. What
+//! a program passes is looked up, so that a handle that is stale, closed or garbage is an error.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::cluster::sd_t;
+use super::vdi::{sd_inode, sd_vdi_t};
+use crate::error::{Error, Result};
+use crate::vdi::{Client, Name, Vdi};
+
+/// Runs the body of a C function: its result as a code. No panic leaves it, nor prints anything.
+pub fn enter(body: impl FnOnce() -> Result<()>) -> c_int {
+    // The hook is the library's own, since its copy of the standard library is.
+    #[cfg(not(test))]
+    {
+        static HOOK: std::sync::Once = std::sync::Once::new();
+        HOOK.call_once(|| std::panic::set_hook(Box::new(|panic| log::error!("{panic}"))));
+    }
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(())) => 0,
+        Ok(Err(error)) => {
+            log::debug!("{error}");
+            error.code()
+        }
+        Err(_) => Error::Internal("panic").code(),
+    }
+}
+
+/// An open VDI, as a C program holds it.
+#[derive(Clone)]
+pub struct VdiHandle {
+    pub client: Arc<Client>,
+    pub vdi: Arc<Vdi>,
+}
+
+static CLIENTS: Table<Arc<Client>> = Table::new(Kind::Client);
+static VDIS: Table<VdiHandle> = Table::new(Kind::Vdi);
+
+const BAD_SD: Error = Error::Invalid("not an open sd_t");
+const BAD_VDI: Error = Error::Invalid("not an open sd_vdi_t of this sd_t");
+const NULL: Error = Error::Invalid("a pointer is NULL");
+
+pub fn new_client(client: Arc<Client>) -> Result<sd_t> {
+    Ok(CLIENTS.insert(client)? as *mut c_void)
+}
+
+pub fn client(sd: sd_t) -> Result<Arc<Client>> {
+    CLIENTS.get(sd as usize).ok_or(BAD_SD)
+}
+
+/// Takes a client out of the table, and with it the handles of its VDIs.
+pub fn remove_client(sd: sd_t) -> Result<Arc<Client>> {
+    let client = CLIENTS.remove(sd as usize).ok_or(BAD_SD)?;
+    VDIS.remove_all(|handle| Arc::ptr_eq(&handle.client, &client));
+    Ok(client)
+}
+
+pub fn new_vdi(client: &Arc<Client>, vdi: Arc<Vdi>) -> Result<sd_vdi_t> {
+    Ok(VDIS.insert(VdiHandle { client: client.clone(), vdi })? as *mut sd_inode)
+}
+
+/// A VDI handle that belongs to `sd`.
+pub fn vdi(sd: sd_t, vdi: sd_vdi_t) -> Result<VdiHandle> {
+    let client = client(sd)?;
+    let handle = VDIS.get(vdi as usize).ok_or(BAD_VDI)?;
+    if Arc::ptr_eq(&handle.client, &client) { Ok(handle) } else { Err(BAD_VDI) }
+}
+
+/// A VDI handle of any `sd_t`.
+pub fn any_vdi(vdi: sd_vdi_t) -> Result<VdiHandle> {
+    VDIS.get(vdi as usize).ok_or(BAD_VDI)
+}
+
+pub fn remove_vdi(vdi: sd_vdi_t) -> Result<VdiHandle> {
+    VDIS.remove(vdi as usize).ok_or(BAD_VDI)
+}
+
+/// A string argument; NULL is an error.
+///
+/// # Safety
+/// `text` is NULL or a C string that stays as it is for the call.
+pub unsafe fn text<'a>(text: *const c_char) -> Result<&'a [u8]> {
+    if text.is_null() {
+        return Err(NULL);
+    }
+    // SAFETY: as the caller promises.
+    Ok(unsafe { CStr::from_ptr(text) }.to_bytes())
+}
+
+/// A VDI name.
+///
+/// # Safety
+/// As [`text`].
+pub unsafe fn name(name: *const c_char) -> Result<Name> {
+    // SAFETY: as the caller promises.
+    Name::new(unsafe { text(name) }?)
+}
+
+/// Where a result goes, once there is one.
+pub struct Out<T>(*mut T);
+
+impl<T> Out<T> {
+    /// # Safety
+    /// `to` is NULL or may be written to for the call.
+    pub unsafe fn new(to: *mut T) -> Result<Out<T>> {
+        unsafe { Out::optional(to) }.ok_or(NULL)
+    }
+
+    /// # Safety
+    /// As [`Out::new`].
+    pub unsafe fn optional(to: *mut T) -> Option<Out<T>> {
+        (!to.is_null()).then_some(Out(to))
+    }
+
+    pub fn set(self, value: T) {
+        // SAFETY: not NULL, and writable: the promise given to `new`. Written without reading,
+        // since it may be uninitialised.
+        unsafe { self.0.write(value) }
+    }
+}
+
+/// A byte offset argument.
+pub fn offset(offset: libc::off_t) -> Result<u64> {
+    u64::try_from(offset).map_err(|_| Error::Invalid("the offset is negative"))
+}
+
+/// Checks an argument pair that names a buffer; with length 0 the pointer does not matter.
+pub fn check_buffer(base: *const c_void, len: usize) -> Result<()> {
+    if base.is_null() && len > 0 {
+        return Err(NULL);
+    }
+    if isize::try_from(len).is_err() {
+        return Err(Error::Invalid("the length is more than memory can hold"));
+    }
+    Ok(())
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Client = 1,
+    Vdi = 3,
+}
+
+/// Handle numbers: `generation | index | kind`. The kinds are odd, so that no number is the
+/// address of an object that a program could mistake for a handle, nor NULL.
+const KIND_BITS: u32 = 2;
+const INDEX_BITS: u32 = if usize::BITS == 64 { 24 } else { 12 };
+
+struct Table<T> {
+    kind: Kind,
+    slots: RwLock<Slots<T>>,
+}
+
+struct Slots<T> {
+    slots: Vec<Slot<T>>,
+    free: Vec<usize>,
+}
+
+struct Slot<T> {
+    generation: usize,
+    value: Option<T>,
+}
+
+impl<T: Clone> Table<T> {
+    const fn new(kind: Kind) -> Table<T> {
+        let slots = RwLock::new(Slots { slots: Vec::new(), free: Vec::new() });
+        Table { kind, slots }
+    }
+
+    fn insert(&self, value: T) -> Result<usize> {
+        let mut table = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        let index = match table.free.pop() {
+            Some(index) => index,
+            None if table.slots.len() >= 1 << INDEX_BITS => {
+                return Err(Error::NoMem("too many open handles"));
+            }
+            None => {
+                table.slots.push(Slot { generation: 0, value: None });
+                table.slots.len() - 1
+            }
+        };
+        let slot = &mut table.slots[index];
+        slot.generation = (slot.generation + 1) & (usize::MAX >> (INDEX_BITS + KIND_BITS));
+        slot.generation = slot.generation.max(1);
+        slot.value = Some(value);
+        Ok(slot.generation << (INDEX_BITS + KIND_BITS) | index << KIND_BITS | self.kind as usize)
+    }
+
+    /// The slot that a handle names, if it is one of this table's.
+    fn locate(&self, handle: usize) -> Option<(usize, usize)> {
+        let index = handle >> KIND_BITS & ((1 << INDEX_BITS) - 1);
+        let kind = handle & ((1 << KIND_BITS) - 1);
+        (kind == self.kind as usize).then_some((index, handle >> (INDEX_BITS + KIND_BITS)))
+    }
+
+    fn get(&self, handle: usize) -> Option<T> {
+        let (index, generation) = self.locate(handle)?;
+        let table = self.slots.read().unwrap_or_else(PoisonError::into_inner);
+        let slot = table.slots.get(index)?;
+        if slot.generation == generation { slot.value.clone() } else { None }
+    }
+
+    fn remove(&self, handle: usize) -> Option<T> {
+        let (index, generation) = self.locate(handle)?;
+        let mut table = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        let slot = table.slots.get_mut(index)?;
+        if slot.generation != generation {
+            return None;
+        }
+        let value = slot.value.take()?;
+        table.free.push(index);
+        Some(value)
+    }
+
+    fn remove_all(&self, doomed: impl Fn(&T) -> bool) {
+        let mut removed = Vec::new();
+        {
+            let mut table = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+            let Slots { slots, free } = &mut *table;
+            for (index, slot) in slots.iter_mut().enumerate() {
+                if slot.value.as_ref().is_some_and(&doomed) {
+                    removed.extend(slot.value.take());
+                    free.push(index);
+                }
+            }
+        }
+        // Dropped without the lock.
+        drop(removed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_live_handles_of_the_right_kind_are_found() {
+        let clients: Table<u32> = Table::new(Kind::Client);
+        let vdis: Table<u32> = Table::new(Kind::Vdi);
+        let (a, b) = (clients.insert(1).unwrap(), vdis.insert(2).unwrap());
+        assert_eq!((clients.get(a), vdis.get(b)), (Some(1), Some(2)));
+        assert_eq!((clients.get(b), vdis.get(a)), (None, None));
+        for garbage in [0, 1, 2, 3, 4, usize::MAX, a ^ 1 << 30, a + 4, &raw const a as usize] {
+            assert_eq!(clients.get(garbage), None, "{garbage:#x}");
+        }
+        assert_eq!(clients.remove(a), Some(1));
+        assert_eq!((clients.get(a), clients.remove(a)), (None, None));
+        let again = clients.insert(3).unwrap();
+        assert_ne!(again, a, "a slot is used again under another number");
+        assert_eq!((clients.get(a), clients.get(again)), (None, Some(3)));
+    }
+
+    #[test]
+    fn a_panic_becomes_a_result() {
+        assert_eq!(enter(|| panic!("expected by this test")), 6);
+    }
+}

@@ -1,0 +1,271 @@
+//! VDIs: create, open, read, write, delete.
+
+use std::ffi::{c_char, c_int, c_void};
+
+use sheepdog_proto::{NAME_LEN, time_to_ns};
+
+use super::cluster::sd_t;
+use super::entry::{self, Out, enter};
+use crate::error::{Error, Result};
+use crate::net::{RecvBuf, SendBuf};
+use crate::vdi::CreateOptions;
+
+/// cbindgen:ignore
+#[repr(C)]
+pub struct sd_inode {
+    _opaque: [u8; 0],
+}
+
+/// cbindgen:ignore
+pub type sd_vdi_t = *mut sd_inode;
+
+/// For sd_vdi_write(): the data is stable when the call returns, as after sd_vdi_flush().
+pub const SD_WRITE_FUA: c_int = 1;
+
+/// What a VDI is. Grows only at its end.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct sd_vdi_info {
+    /// NUL-terminated.
+    pub name: [c_char; 256],
+    /// NUL-terminated; empty unless it is a snapshot with a tag.
+    pub tag: [c_char; 256],
+    /// Bytes.
+    pub size: u64,
+    /// Bytes of one object.
+    pub object_size: u64,
+    /// Bytes of the objects that the VDI names, those shared with others included.
+    pub allocated: u64,
+    /// Nanoseconds since the Unix epoch.
+    pub create_time_ns: u64,
+    /// Nanoseconds since the Unix epoch; 0 unless it is a snapshot.
+    pub snap_time_ns: u64,
+    pub vdi_id: u32,
+    /// 0 where it has none.
+    pub parent_vdi_id: u32,
+    pub snap_id: u32,
+    /// Copies of each object.
+    pub copies: u8,
+    /// 0, or the erasure code: data strips / 2 in the high half, parity strips in the low one.
+    pub copy_policy: u8,
+    /// 0, or 1 for a hypervolume.
+    pub store_policy: u8,
+    pub is_snapshot: bool,
+}
+
+/// Creates the VDI `name` of `size` bytes (1 to 2^20 objects: 4 TiB where objects have the usual
+/// 4 MiB), with `copies` copies of each object, 0 for the cluster's default. `prealloc` allocates
+/// all objects now instead of each at its first write. A non-NULL `vdi` opens it as sd_vdi_open().
+///
+/// Errors: SD_RES_INVALID_PARMS (size 0 or too large, copies not in 0..31, a name that is empty or
+/// longer than 255 bytes), SD_RES_VDI_EXIST, SD_RES_NO_SPACE, SD_RES_FULL_VDI. Where `vdi` is not
+/// NULL and only opening failed, the VDI exists.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_create(
+    sd: sd_t,
+    name: *const c_char,
+    size: usize,
+    copies: c_int,
+    prealloc: bool,
+    vdi: *mut sd_vdi_t,
+) -> c_int {
+    enter(|| {
+        let client = entry::client(sd)?;
+        // SAFETY: the caller passes pointers as the header says.
+        let (name, out) = unsafe { (entry::name(name)?, Out::optional(vdi)) };
+        let copies = u8::try_from(copies).map_err(|_| Error::Invalid("copies is not in 0..31"))?;
+        let options = CreateOptions { size: size as u64, copies, prealloc };
+        let opened = client.cluster.run(async |op| {
+            client.create(op, name, &options).await?;
+            Ok(match out {
+                Some(out) => Some((out, client.open(op, name).await?)),
+                None => None,
+            })
+        })?;
+        if let Some((out, vdi)) = opened {
+            out.set(entry::new_vdi(&client, vdi)?);
+        }
+        Ok(())
+    })
+}
+
+/// Opens the working VDI `name` for reading and writing. Takes its lock where the cluster has
+/// locks; handles of one `sd` on the same VDI share it, and see each other's writes.
+///
+/// A VDI has one writing `sd` at a time. On success `*vdi` is valid, in any thread, until
+/// sd_vdi_close() or sd_close().
+///
+/// Errors: SD_RES_NO_VDI, SD_RES_VDI_LOCKED (another client holds the lock), SD_RES_NO_SUPPORT (a
+/// kind of VDI that this library cannot write).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_open(sd: sd_t, name: *const c_char, vdi: *mut sd_vdi_t) -> c_int {
+    enter(|| {
+        let client = entry::client(sd)?;
+        // SAFETY: the caller passes pointers as the header says.
+        let (name, out) = unsafe { (entry::name(name)?, Out::new(vdi)?) };
+        let opened = client.cluster.run(async |op| client.open(op, name).await)?;
+        out.set(entry::new_vdi(&client, opened)?);
+        Ok(())
+    })
+}
+
+/// Closes a handle and sets `*vdi` to NULL. The last handle of a VDI waits for writes under way in
+/// other threads and releases the lock; the handle is gone even where that fails.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_close(vdi: *mut sd_vdi_t) -> c_int {
+    enter(|| {
+        // SAFETY: the caller passes a pointer to a handle, as the header says.
+        let (out, handle) = unsafe { (Out::new(vdi)?, vdi.read()) };
+        let handle = entry::remove_vdi(handle)?;
+        out.set(std::ptr::null_mut());
+        let client = &handle.client;
+        client.cluster.run(async |op| client.close(op, handle.vdi.clone()).await)
+    })
+}
+
+/// Reads `size` bytes at byte `offset` of a VDI into `data`. Parts that were never written read as
+/// zeros. Any offset and length inside the VDI will do; beyond its end nothing is transferred.
+///
+/// Errors: SD_RES_INVALID_PARMS (range), SD_RES_EIO (data that should exist does not). After an
+/// error the contents of `data` mean nothing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_read(
+    sd: sd_t,
+    vdi: sd_vdi_t,
+    data: *mut c_void,
+    size: usize,
+    offset: libc::off_t,
+) -> c_int {
+    enter(|| {
+        let handle = entry::vdi(sd, vdi)?;
+        entry::check_buffer(data, size)?;
+        let offset = entry::offset(offset)?;
+        // SAFETY: the caller lends the buffer for the call, and every loan of it has ended when
+        // `run` returns: a request that is given up drops its buffers at once.
+        let buf = unsafe { RecvBuf::from_raw(data.cast(), size) };
+        let cluster = &handle.client.cluster;
+        cluster.run(async |op| handle.vdi.read(cluster, op, buf, offset).await)
+    })
+}
+
+/// Writes `size` bytes from `data` to a VDI at byte `offset`, any offset and length inside the VDI.
+/// `flag` is 0 or SD_WRITE_FUA. When it returns 0, later reads give these bytes, and no crash of
+/// this program takes them back; sd_vdi_flush() makes them outlast a power failure of the servers.
+///
+/// Where another client has taken a snapshot of the VDI meanwhile, the data goes to the new working
+/// VDI, and never into the snapshot.
+///
+/// Errors: SD_RES_INVALID_PARMS (range, flag), SD_RES_NO_SPACE, SD_RES_EIO, SD_RES_READONLY. After
+/// an error the range may hold old data, new data, or some of both.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_write(
+    sd: sd_t,
+    vdi: sd_vdi_t,
+    data: *const c_void,
+    size: usize,
+    offset: libc::off_t,
+    flag: c_int,
+) -> c_int {
+    enter(|| {
+        let handle = entry::vdi(sd, vdi)?;
+        entry::check_buffer(data, size)?;
+        let offset = entry::offset(offset)?;
+        if flag & !SD_WRITE_FUA != 0 {
+            return Err(Error::Invalid("unknown flag"));
+        }
+        // SAFETY: as in sd_vdi_read.
+        let buf = unsafe { SendBuf::from_raw(data.cast(), size) };
+        let cluster = &handle.client.cluster;
+        cluster.run(async |op| {
+            handle.vdi.write(cluster, op, buf, offset).await?;
+            if flag & SD_WRITE_FUA != 0 { handle.vdi.flush(cluster, op).await } else { Ok(()) }
+        })
+    })
+}
+
+/// Makes every write that returned before this call stable: it outlasts a power failure.
+#[unsafe(no_mangle)]
+pub extern "C" fn sd_vdi_flush(sd: sd_t, vdi: sd_vdi_t) -> c_int {
+    enter(|| {
+        let handle = entry::vdi(sd, vdi)?;
+        let cluster = &handle.client.cluster;
+        cluster.run(async |op| handle.vdi.flush(cluster, op).await)
+    })
+}
+
+/// Deletes the working VDI `name` and all its data; its snapshots stay. Takes as long as the VDI
+/// has objects: see sd_set_timeout(). Broken off, it can be repeated.
+///
+/// Errors: SD_RES_NO_VDI, SD_RES_VDI_LOCKED (a handle of this `sd` is open on it),
+/// SD_RES_NO_SUPPORT (a hypervolume).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_delete(sd: sd_t, name: *const c_char) -> c_int {
+    enter(|| {
+        let client = entry::client(sd)?;
+        // SAFETY: the caller passes pointers as the header says.
+        let name = unsafe { entry::name(name)? };
+        client.cluster.run(async |op| client.delete(op, name).await)
+    })
+}
+
+/// Tells what a VDI is, as the servers know it now. `sizeof_info` is `sizeof(struct sd_vdi_info)`
+/// as the program was compiled: that much of `*info` is written, with zeros for what this version
+/// of the library does not know.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_get_info(
+    vdi: sd_vdi_t,
+    info: *mut sd_vdi_info,
+    sizeof_info: usize,
+) -> c_int {
+    enter(|| {
+        let handle = entry::any_vdi(vdi)?;
+        if info.is_null() {
+            return Err(Error::Invalid("a pointer is NULL"));
+        }
+        if sizeof_info == 0 {
+            return Err(Error::Invalid("sizeof_info is 0"));
+        }
+        let cluster = &handle.client.cluster;
+        let found = cluster.run(async |op| handle.vdi.info(cluster, op).await)?;
+        let known = describe(&found)?;
+        let len = sizeof_info.min(size_of::<sd_vdi_info>());
+        // SAFETY: the caller lends `sizeof_info` bytes at `info`; the struct has `len` or more.
+        unsafe {
+            std::ptr::write_bytes(info.cast::<u8>(), 0, sizeof_info);
+            std::ptr::copy_nonoverlapping((&raw const known).cast(), info.cast::<u8>(), len);
+        }
+        Ok(())
+    })
+}
+
+fn describe(info: &crate::vdi::Info) -> Result<sd_vdi_info> {
+    let header = &info.header;
+    let is_snapshot = header.is_snapshot();
+    // A tag on a working VDI is what an interrupted snapshot left (5.8): not its name.
+    let tag = if is_snapshot { header.tag() } else { &[] };
+    Ok(sd_vdi_info {
+        name: c_field(header.name()),
+        tag: c_field(tag),
+        size: header.vdi_size.get(),
+        object_size: 1 << header.block_size_shift,
+        allocated: info.allocated,
+        create_time_ns: time_to_ns(header.create_time.get()),
+        snap_time_ns: time_to_ns(header.snap_ctime.get()),
+        vdi_id: info.vid.get(),
+        parent_vdi_id: header.parent_vdi_id.get(),
+        snap_id: header.snap_id.get(),
+        copies: header.nr_copies,
+        copy_policy: header.copy_policy,
+        store_policy: header.store_policy,
+        is_snapshot,
+    })
+}
+
+/// A string in its field, NUL-terminated: cut to 255 bytes.
+fn c_field(text: &[u8]) -> [c_char; NAME_LEN] {
+    let mut field = [0; NAME_LEN];
+    for (to, from) in field[..NAME_LEN - 1].iter_mut().zip(text) {
+        *to = *from as c_char;
+    }
+    field
+}

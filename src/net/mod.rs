@@ -1,0 +1,12 @@
+//! Sockets and the memory that goes through them: the only room below `wire`.
+//!
+//! Knows nothing of the protocol. Sockets stay in blocking mode once connected; each call says
+//! with MSG_DONTWAIT whether it may block (docs: design, decision 1).
+
+#![allow(unsafe_code)] // iobuf: the loans of C callers
+
+mod iobuf;
+mod socket;
+
+pub use iobuf::{IoVecs, RecvBuf, SendBuf};
+pub use socket::{Endpoint, Socket, WakeFd, interest, is_retry, poll_fds};

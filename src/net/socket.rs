@@ -1,0 +1,163 @@
+//! One stream socket to a gateway, and the eventfd that interrupts a wait.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::{Errno, read, write};
+use rustix::net::sockopt::{self, Timeout};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrUnix, SocketFlags,
+    SocketType, connect, recv, recvmsg, sendmsg, shutdown, socket_with,
+};
+
+use super::{IoVecs, RecvBuf};
+
+/// Where a gateway listens.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Endpoint {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Endpoint::Tcp(addr) => addr.fmt(f),
+            Endpoint::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+pub struct Socket(OwnedFd);
+
+impl Socket {
+    /// Starts to connect. The socket becomes writable when [`Socket::finish_connect`] can tell
+    /// how that ended.
+    pub fn start_connect(endpoint: &Endpoint) -> io::Result<Socket> {
+        let family = match endpoint {
+            Endpoint::Tcp(SocketAddr::V4(_)) => AddressFamily::INET,
+            Endpoint::Tcp(SocketAddr::V6(_)) => AddressFamily::INET6,
+            Endpoint::Unix(_) => AddressFamily::UNIX,
+        };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let fd = socket_with(family, SocketType::STREAM, flags, None)?;
+        let started = match endpoint {
+            Endpoint::Tcp(addr) => connect(&fd, addr),
+            Endpoint::Unix(path) => connect(&fd, &SocketAddrUnix::new(path)?),
+        };
+        match started {
+            Ok(()) | Err(Errno::INPROGRESS) => Ok(Socket(fd)),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// After the socket has become writable: the connection's result. On success the socket is in
+    /// blocking mode, and a blocking receive on it returns after `tick` at the latest.
+    pub fn finish_connect(&self, tick: Duration) -> io::Result<()> {
+        sockopt::socket_error(&self.0)??;
+        let domain = sockopt::socket_domain(&self.0)?;
+        if domain == AddressFamily::INET || domain == AddressFamily::INET6 {
+            sockopt::set_tcp_nodelay(&self.0, true)?;
+            // A peer that vanished without a word is found out by keepalive, not by waiting.
+            sockopt::set_socket_keepalive(&self.0, true)?;
+            sockopt::set_tcp_keepidle(&self.0, Duration::from_secs(10))?;
+            sockopt::set_tcp_keepintvl(&self.0, Duration::from_secs(5))?;
+            sockopt::set_tcp_keepcnt(&self.0, 4)?;
+        }
+        sockopt::set_socket_timeout(&self.0, Timeout::Recv, Some(tick))?;
+        rustix::io::ioctl_fionbio(&self.0, false)?;
+        Ok(())
+    }
+
+    /// Sends what the peer has room for, without waiting.
+    pub fn send(&self, bytes: &IoVecs<'_>) -> io::Result<usize> {
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        Ok(sendmsg(&self.0, bytes.as_slices(), &mut SendAncillaryBuffer::default(), flags)?)
+    }
+
+    /// Receives into `buf`; blocking, it waits for one tick at most. 0 is the end of the stream.
+    pub fn recv(&self, buf: &mut [u8], blocking: bool) -> io::Result<usize> {
+        let flags = if blocking { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
+        let (filled, _) = recv(&self.0, buf, flags)?;
+        Ok(filled)
+    }
+
+    /// Receives into `range` of `buf` and, where more has come than fits there, into `tail`,
+    /// without waiting. 0 is the end of the stream.
+    pub fn recv_scattered(
+        &self,
+        buf: &mut RecvBuf,
+        range: Range<usize>,
+        tail: &mut [u8],
+    ) -> io::Result<usize> {
+        buf.scatter(range, tail, |iov| {
+            Ok(recvmsg(&self.0, iov, &mut Default::default(), RecvFlags::DONTWAIT)?.bytes)
+        })
+    }
+
+    /// Ends the stream both ways: whoever waits on the socket returns at once.
+    pub fn shutdown(&self) {
+        let _ = shutdown(&self.0, rustix::net::Shutdown::Both);
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// An eventfd: a wait that includes it can be interrupted from any thread.
+pub struct WakeFd(OwnedFd);
+
+impl WakeFd {
+    pub fn new() -> io::Result<WakeFd> {
+        Ok(WakeFd(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
+    }
+
+    pub fn set(&self) {
+        let _ = write(&self.0, &1u64.to_ne_bytes());
+    }
+
+    pub fn clear(&self) {
+        let _ = read(&self.0, &mut [0; 8]);
+    }
+}
+
+impl AsFd for WakeFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// poll(2), for `timeout` at most; an interrupted wait counts as one without events.
+pub fn poll_fds(fds: &mut [PollFd<'_>], timeout: Duration) -> io::Result<()> {
+    let timeout = Timespec { tv_sec: timeout.as_secs() as _, tv_nsec: timeout.subsec_nanos() as _ };
+    match poll(fds, Some(&timeout)) {
+        Ok(_) => Ok(()),
+        Err(Errno::INTR) => {
+            fds.iter_mut().for_each(PollFd::clear_revents);
+            Ok(())
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Whether an I/O error only means "nothing now".
+pub fn is_retry(e: &io::Error) -> bool {
+    matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::TimedOut)
+}
+
+/// What a poll should report for a socket.
+pub fn interest(read: bool, write: bool) -> PollFlags {
+    let mut flags = PollFlags::empty();
+    flags.set(PollFlags::IN, read);
+    flags.set(PollFlags::OUT, write);
+    flags
+}

@@ -1,0 +1,200 @@
+//! Single requests about VDIs and their inodes: what goes out, what the answer means. No state.
+
+use std::mem::size_of;
+
+use sheepdog_proto::header::{ObjArm, VdiArm};
+use sheepdog_proto::inode::{InodeHeader, map_entry_offset, max_size, object_count};
+use sheepdog_proto::zerocopy::FromBytes;
+use sheepdog_proto::{
+    NAME_LEN, Oid, Request, SdResult, VDI_BITMAP_LEN, Vid, field_text, name_field, op,
+};
+
+use crate::cluster::{Call, Cluster, Ghosts, Op};
+use crate::error::{Error, Refusal, Result};
+use crate::net::SendBuf;
+use crate::wire::Dest;
+
+/// A valid VDI name, in its field.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Name([u8; NAME_LEN]);
+
+impl Name {
+    /// 1.0 servers accept the empty name and lose the VDI, and truncate longer ones (0.7).
+    pub fn new(name: &[u8]) -> Result<Name> {
+        if name.is_empty() {
+            return Err(Error::Invalid("the name is empty"));
+        }
+        name_field(name).map(Name).ok_or(Error::Invalid("the name is longer than 255 bytes"))
+    }
+
+    pub fn field(&self) -> &[u8; NAME_LEN] {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        field_text(&self.0).escape_ascii().fmt(f)
+    }
+}
+
+/// Which VDI of a name: the working one, or a snapshot by its tag or id.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Which {
+    tag: [u8; NAME_LEN],
+    snap_id: u32,
+}
+
+impl Which {
+    pub const WORKING: Which = Which { tag: [0; NAME_LEN], snap_id: 0 };
+}
+
+/// The payload that names a VDI: 512 bytes (4.9).
+fn name_and_tag(name: &Name, which: &Which) -> SendBuf {
+    [name.0, which.tag].concat().into()
+}
+
+/// Whether a server said so.
+pub fn answered<T>(result: &Result<T>, code: SdResult) -> bool {
+    result.as_ref().err().and_then(Error::server_result) == Some(code)
+}
+
+fn vid_of(reply: &crate::wire::Reply) -> Result<Vid> {
+    reply.header.vdi().vid().ok_or(Error::BadReply("a VDI id that cannot be"))
+}
+
+/// GET_VDI_INFO (4.9).
+pub async fn lookup(cluster: &Cluster, op: &Op, name: &Name, which: &Which) -> Result<Vid> {
+    let arm = VdiArm { snapid: which.snap_id.into(), ..Default::default() };
+    let request = Request::new(op::GET_VDI_INFO, op::FLAG_WRITE, arm);
+    let call = Call::new(request).payload(name_and_tag(name, which)).resendable();
+    vid_of(&cluster.call(op, call).await?)
+}
+
+/// LOCK_VDI of the working VDI, for one writer (4.10). A lookup where the cluster has no locks.
+pub async fn lock(cluster: &Cluster, op: &Op, name: &Name) -> Result<Vid> {
+    let arm = VdiArm { lock_type: op::LOCK_NORMAL.into(), ..Default::default() };
+    let request = Request::new(op::LOCK_VDI, op::FLAG_WRITE, arm);
+    // Sent again after a loss it may meet its own lock, which looks like another's: busy (5.15).
+    let call = Call::new(request).payload(name_and_tag(name, &Which::WORKING)).resendable();
+    vid_of(&cluster.call(op, call).await?)
+}
+
+/// RELEASE_VDI of a lock taken by [`lock`].
+pub async fn release(cluster: &Cluster, op: &Op, vid: Vid) -> Result<()> {
+    let arm = VdiArm {
+        base_vdi_id: vid.get().into(),
+        lock_type: op::LOCK_NORMAL.into(),
+        ..Default::default()
+    };
+    let call = Call::new(Request::new(op::RELEASE_VDI, 0, arm)).resendable();
+    cluster.call(op, call).await.map(drop)
+}
+
+/// NEW_VDI (4.2). `snap_id` and `base` choose among its forms.
+pub async fn new_vdi(cluster: &Cluster, op: &Op, name: &Name, arm: VdiArm) -> Result<Vid> {
+    let request = Request::new(op::NEW_VDI, op::FLAG_WRITE, arm);
+    let call = Call::new(request).payload(name.0.to_vec());
+    vid_of(&cluster.call(op, call).await?)
+}
+
+/// DEL_VDI (4.11), of a VDI whose map is empty.
+pub async fn del_vdi(cluster: &Cluster, op: &Op, name: &Name, which: &Which) -> Result<()> {
+    let arm = VdiArm { snapid: which.snap_id.into(), ..Default::default() };
+    let request = Request::new(op::DEL_VDI, op::FLAG_WRITE, arm);
+    let call = Call::new(request).payload(name_and_tag(name, which));
+    cluster.call(op, call).await.map(drop)
+}
+
+/// Reads `len` bytes of an object into memory of the library's.
+pub async fn read_object(
+    cluster: &Cluster,
+    op: &Op,
+    oid: Oid,
+    offset: u32,
+    len: u32,
+) -> Result<Vec<u8>> {
+    let call = Call::new(Request::read(oid, offset, len)).dest(Dest::Bytes(len as usize));
+    let mut bytes = cluster.call(op, call.resendable()).await?.bytes;
+    // What a server leaves off is zero (5.3).
+    bytes.resize(len as usize, 0);
+    Ok(bytes)
+}
+
+pub async fn read_header(cluster: &Cluster, op: &Op, vid: Vid) -> Result<InodeHeader> {
+    let bytes = read_object(cluster, op, vid.inode(), 0, size_of::<InodeHeader>() as u32).await?;
+    InodeHeader::read_from_bytes(&bytes).map_err(|_| Error::Internal("header length"))
+}
+
+/// Reads `count` entries of an array inode's map.
+pub async fn read_entries(
+    cluster: &Cluster,
+    op: &Op,
+    vid: Vid,
+    first: u32,
+    count: u32,
+) -> Result<Vec<u32>> {
+    let offset = map_entry_offset(first);
+    let bytes = read_object(cluster, op, vid.inode(), offset, 4 * count).await?;
+    let entries = bytes.chunks_exact(4);
+    Ok(entries.map(|e| u32::from_le_bytes([e[0], e[1], e[2], e[3]])).collect())
+}
+
+/// WRITE_OBJ or CREATE_AND_WRITE_OBJ; `cow` is the object that a new one starts as.
+pub fn write_request(opcode: u8, oid: Oid, cow: Option<Oid>, offset: u32) -> Request {
+    let flags = op::FLAG_WRITE | if cow.is_some() { op::FLAG_COW } else { 0 };
+    let arm = ObjArm {
+        oid: oid.0.into(),
+        cow_oid: cow.map_or(0, |oid| oid.0).into(),
+        offset: offset.into(),
+        ..Default::default()
+    };
+    Request::new(opcode, flags, arm)
+}
+
+/// Writes map entries. Every one of them must change by it, and none be in flight already: a 1.0
+/// server forgets the references of all entries that a write covers, and releases twice what two
+/// updates replace (3.7, hazards 1 and 2). For that reason it is never resent either.
+pub async fn write_entries(
+    cluster: &Cluster,
+    op: &Op,
+    vid: Vid,
+    first: u32,
+    entries: &[u32],
+    ghosts: &Ghosts,
+) -> Result<()> {
+    let bytes: Vec<u8> = entries.iter().flat_map(|e| e.to_le_bytes()).collect();
+    let request = write_request(op::WRITE_OBJ, vid.inode(), None, map_entry_offset(first));
+    cluster.call(op, Call::new(request).payload(bytes).tracked(ghosts)).await.map(drop)
+}
+
+/// READ_VDIS or READ_DEL_VDIS: a bit for each VDI id (4.12).
+pub async fn read_bitmap(cluster: &Cluster, op: &Op, opcode: u8) -> Result<Vec<u8>> {
+    let request = Request::new(opcode, 0, ObjArm::default());
+    let call = Call::new(request).dest(Dest::Bytes(VDI_BITMAP_LEN)).resendable();
+    let bytes = cluster.call(op, call).await?.bytes;
+    if bytes.len() == VDI_BITMAP_LEN { Ok(bytes) } else { Err(Error::BadReply("bitmap length")) }
+}
+
+/// Whether an inode is the one that was asked for, and one that this library can read (5.2).
+pub fn check(header: &InodeHeader, vid: Vid, name: &Name, which: &Which) -> Result<()> {
+    // A recycling cluster answers a lookup of a deleted working VDI with its snapshot (3.4).
+    let wanted = header.name() == field_text(name.field())
+        && header.vid() == Some(vid)
+        && (*which != Which::WORKING || !header.is_snapshot());
+    if !wanted {
+        return Err(Error::Refused(Refusal::NoVdi));
+    }
+    if !(9..=31).contains(&header.block_size_shift) || header.store_policy > 1 {
+        return Err(Error::Refused(Refusal::NoSupport));
+    }
+    if header.vdi_size.get() > max_size(header.store_policy, header.block_size_shift) {
+        return Err(Error::Refused(Refusal::NoSupport));
+    }
+    Ok(())
+}
+
+/// Number of data objects of a VDI. [`check`] has made sure that the number fits.
+pub fn objects(header: &InodeHeader) -> u32 {
+    object_count(header.vdi_size.get(), header.block_size_shift).try_into().unwrap_or(u32::MAX)
+}

@@ -1,0 +1,401 @@
+//! Reading and writing: ranges of a VDI as pieces of objects (5.3, 5.4, 5.5).
+
+use std::ops::Range;
+
+use sheepdog_proto::header::ObjArm;
+use sheepdog_proto::{Request, SdResult, op};
+
+use super::inode::{self, answered, write_request};
+use super::map::{IndexHold, PAGE, owner};
+use super::stale::{Cause, Retries};
+use super::{Vdi, View, Which};
+use crate::cluster::{Call, Cluster, Op};
+use crate::error::{Error, Refusal, Result};
+use crate::exec::{join, lock, try_for_each_concurrent};
+use crate::net::{RecvBuf, SendBuf};
+use crate::wire::{Dest, Lost};
+
+/// The part of a range that lies in one object.
+struct Piece {
+    index: u32,
+    /// Within the object.
+    offset: u32,
+    /// Within the caller's buffer.
+    range: Range<usize>,
+}
+
+/// `len` bytes at `offset`, cut at the borders of objects: I/O must not cross them, and servers do
+/// not check (0.6).
+fn pieces(offset: u64, len: usize, shift: u8) -> impl Iterator<Item = Piece> {
+    let object_size = 1u64 << shift;
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        if done == len {
+            return None;
+        }
+        let at = offset + done as u64;
+        let within = at & (object_size - 1);
+        let take = (object_size - within).min((len - done) as u64) as usize;
+        let range = done..done + take;
+        done += take;
+        Some(Piece { index: (at >> shift) as u32, offset: within as u32, range })
+    })
+}
+
+impl Vdi {
+    /// Whether `len` bytes at `offset` lie inside the VDI.
+    fn check_range(&self, view: &View, offset: u64, len: usize) -> Result<()> {
+        match offset.checked_add(len as u64) {
+            Some(end) if end <= view.size => Ok(()),
+            _ => Err(Error::Invalid("the range passes the end of the VDI")),
+        }
+    }
+
+    pub async fn read(&self, cluster: &Cluster, op: &Op, buf: RecvBuf, offset: u64) -> Result<()> {
+        let view = self.view();
+        self.check_range(&view, offset, buf.len())?;
+        try_for_each_concurrent(
+            pieces(offset, buf.len(), view.shift)
+                .map(|p| self.read_piece(cluster, op, p.index, p.offset, buf.slice(p.range))),
+        )
+        .await
+    }
+
+    async fn read_piece(
+        &self,
+        cluster: &Cluster,
+        op: &Op,
+        index: u32,
+        offset: u32,
+        mut buf: RecvBuf,
+    ) -> Result<()> {
+        let mut retries = Retries::default();
+        loop {
+            let view = self.view();
+            let entry = self.entry(cluster, op, &view, index).await?;
+            let Some(owner) = owner(entry)? else {
+                buf.zero_from(0);
+                return Ok(());
+            };
+            let request = Request::read(owner.data(index), offset, buf.len() as u32);
+            let call = Call::new(request).dest(Dest::User(buf.clone())).resendable();
+            match cluster.call(op, call).await {
+                Ok(reply) => {
+                    // What a server leaves off is zero (5.3).
+                    buf.zero_from((reply.header.data_length.get() as usize).min(buf.len()));
+                    return Ok(());
+                }
+                result if answered(&result, SdResult::NO_OBJ) => {
+                    let cause = Cause::Gone { index, entry };
+                    self.refresh(cluster, op, &view, cause, &mut retries).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    pub async fn write(&self, cluster: &Cluster, op: &Op, buf: SendBuf, offset: u64) -> Result<()> {
+        if self.which != Which::WORKING {
+            return Err(Error::Refused(Refusal::ReadOnly));
+        }
+        let view = self.view();
+        self.check_range(&view, offset, buf.len())?;
+        try_for_each_concurrent(
+            pieces(offset, buf.len(), view.shift)
+                .map(|p| self.write_piece(cluster, op, p.index, p.offset, buf.slice(p.range))),
+        )
+        .await
+    }
+
+    async fn write_piece(
+        &self,
+        cluster: &Cluster,
+        op: &Op,
+        index: u32,
+        offset: u32,
+        buf: SendBuf,
+    ) -> Result<()> {
+        let mut retries = Retries::default();
+        loop {
+            let pass = self.gate.pass().await;
+            let view = self.view();
+            let result = self.write_once(cluster, op, &view, index, offset, &buf).await;
+            // Whoever refreshes must close the gate, with this writer outside.
+            drop(pass);
+            let cause = match result {
+                Ok(Written::Stable) => return Ok(()),
+                Ok(Written::Frozen) => Cause::Frozen,
+                Ok(Written::Gone(entry)) => Cause::Gone { index, entry },
+                Err(error) => return Err(error),
+            };
+            self.refresh(cluster, op, &view, cause, &mut retries).await?;
+        }
+    }
+
+    /// Writes a piece to the VDI as `view` shows it.
+    async fn write_once(
+        &self,
+        cluster: &Cluster,
+        op: &Op,
+        view: &View,
+        index: u32,
+        offset: u32,
+        buf: &SendBuf,
+    ) -> Result<Written> {
+        let mut hold = self.indexes.shared(index).await;
+        loop {
+            self.clear_up(cluster, op, view, &mut hold).await?;
+            let entry = self.entry(cluster, op, view, index).await?;
+            if entry == view.vid.get() {
+                return overwrite(cluster, op, view, &hold, offset, buf).await;
+            }
+            if hold.is_exclusive() {
+                return self.allocate(cluster, op, view, &mut hold, entry, offset, buf).await;
+            }
+            drop(hold);
+            hold = self.indexes.exclusive(index).await;
+        }
+    }
+
+    /// Creates an object of our own for an index that has none, with what the index read as until
+    /// now around the piece, and maps it: data first, then the entry, so that a crash between
+    /// them leaves an orphan and not a hole (5.4).
+    #[expect(clippy::too_many_arguments)]
+    async fn allocate(
+        &self,
+        cluster: &Cluster,
+        op: &Op,
+        view: &View,
+        hold: &mut IndexHold<'_>,
+        entry: u32,
+        offset: u32,
+        buf: &SendBuf,
+    ) -> Result<Written> {
+        let oid = view.vid.data(hold.index);
+        let base = owner(entry)?.map(|owner| owner.data(hold.index));
+        let request = write_request(op::CREATE_AND_WRITE_OBJ, oid, base, offset);
+        loop {
+            let call = Call::new(request).payload(buf.clone()).tracked(&hold.ghosts);
+            match cluster.call(op, call).await {
+                Ok(_) => break,
+                // Nobody else writes to the object, and no map update names it: it may be created
+                // again, but never beside the lost attempt (0.5).
+                Err(Error::Lost(Lost { sent: true, .. })) => {
+                    hold.inherited_ghosts.append(&mut hold.ghosts.take());
+                    self.clear_up(cluster, op, view, hold).await?;
+                }
+                Err(error) => match error.server_result() {
+                    Some(SdResult::READONLY) => return Ok(Written::Frozen),
+                    Some(SdResult::NO_OBJ) if base.is_some() => return Ok(Written::Gone(entry)),
+                    _ => return Err(error),
+                },
+            }
+        }
+        match self.update_entry(cluster, op, view, hold, entry, view.vid.get()).await {
+            Ok(()) => {}
+            result if answered(&result, SdResult::READONLY) => return Ok(Written::Frozen),
+            Err(error) => return Err(error),
+        }
+        if self.is_current(cluster, op, view, hold.index).await? {
+            Ok(Written::Stable)
+        } else {
+            Ok(Written::Frozen)
+        }
+    }
+
+    /// Stores a new entry for the held index, once and exactly once.
+    ///
+    /// An update that may have been carried out is never repeated blindly: executed twice, it
+    /// releases the replaced object's reference twice, and so takes the object away from others
+    /// (3.7, hazard 2). The stored entry tells.
+    pub(super) async fn update_entry(
+        &self,
+        cluster: &Cluster,
+        op: &Op,
+        view: &View,
+        hold: &mut IndexHold<'_>,
+        old: u32,
+        new: u32,
+    ) -> Result<()> {
+        let mut refused = false;
+        loop {
+            hold.doubtful = true;
+            let update = inode::write_entries(
+                cluster,
+                op,
+                view.vid,
+                hold.index,
+                std::slice::from_ref(&new),
+                &hold.ghosts,
+            );
+            let error = match update.await {
+                Ok(()) => break,
+                Err(error @ (Error::Lost(_) | Error::Server { .. })) => error,
+                Err(error) => return Err(error),
+            };
+            hold.inherited_ghosts.append(&mut hold.ghosts.take());
+            self.clear_up(cluster, op, view, hold).await?;
+            let stored = self.entry(cluster, op, view, hold.index).await?;
+            if stored == new {
+                return Ok(());
+            }
+            if let Error::Server { .. } = error {
+                if refused || stored != old {
+                    return Err(error);
+                }
+                refused = true;
+            } else if stored != old {
+                return Err(Error::Io("another client changes the same part of the map"));
+            }
+        }
+        lock(&self.state).pages.set(hold.index, new);
+        hold.doubtful = false;
+        Ok(())
+    }
+
+    /// Waits for what earlier holders of the index gave up, and reads the entry again where it
+    /// may have been changed by that.
+    async fn clear_up(
+        &self,
+        cluster: &Cluster,
+        op: &Op,
+        view: &View,
+        hold: &mut IndexHold<'_>,
+    ) -> Result<()> {
+        while let Some(ghost) = hold.inherited_ghosts.last() {
+            cluster.settled(op, *ghost).await?;
+            hold.inherited_ghosts.pop();
+        }
+        if hold.doubtful {
+            let stored = inode::read_entries(cluster, op, view.vid, hold.index, 1).await?;
+            lock(&self.state).pages.set(hold.index, stored[0]);
+            hold.doubtful = false;
+        }
+        Ok(())
+    }
+
+    /// Whether the VDI is still the working one after an update of its map was acknowledged.
+    ///
+    /// A 1.0 server that takes a snapshot reads the whole inode and writes it back: an update in
+    /// between is acknowledged and lost (4.2). It marks the VDI read-only before that; so where
+    /// the mark is not there yet, the update was in time. An empty write is refused like any
+    /// other once the mark is there. The header tells of a VDI that was deleted meanwhile, which
+    /// servers do not mark.
+    async fn is_current(
+        &self,
+        cluster: &Cluster,
+        op: &Op,
+        view: &View,
+        index: u32,
+    ) -> Result<bool> {
+        let touch = write_request(op::WRITE_OBJ, view.vid.data(index), None, 0);
+        let (touched, header) = join(
+            cluster.call(op, Call::new(touch).resendable()),
+            inode::read_header(cluster, op, view.vid),
+        )
+        .await;
+        match touched {
+            Ok(_) => {}
+            result if answered(&result, SdResult::READONLY) => return Ok(false),
+            // Emptied by a deletion: the header tells, now or on the next attempt.
+            result if answered(&result, SdResult::NO_OBJ) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        let header = header?;
+        Ok(!header.is_snapshot() && !header.is_deleted())
+    }
+
+    /// The stored map entry of an index.
+    pub(super) async fn entry(
+        &self,
+        cluster: &Cluster,
+        op: &Op,
+        view: &View,
+        index: u32,
+    ) -> Result<u32> {
+        let known = |vdi: &Vdi| {
+            let state = lock(&vdi.state);
+            if state.version == view.version { state.pages.get(index) } else { None }
+        };
+        if let Some(entry) = known(self) {
+            return Ok(entry);
+        }
+        let page = index / PAGE;
+        let entries = inode::read_entries(cluster, op, view.vid, page * PAGE, PAGE).await?;
+        let entry = entries[(index % PAGE) as usize];
+        let mut state = lock(&self.state);
+        if state.version == view.version {
+            state.pages.insert(page, entries);
+            return Ok(state.pages.get(index).unwrap_or(entry));
+        }
+        Ok(entry)
+    }
+
+    /// Makes every completed write stable (5.5).
+    pub async fn flush(&self, cluster: &Cluster, op: &Op) -> Result<()> {
+        if cluster.flush_is_needless() {
+            return Ok(());
+        }
+        let arm = ObjArm { oid: self.view().vid.inode().0.into(), ..Default::default() };
+        let call = Call::new(Request::new(op::FLUSH_VDI, 0, arm)).resendable();
+        match cluster.call(op, call).await {
+            Ok(_) => Ok(()),
+            // The server's way to say that writes are stable when acknowledged (4.8).
+            result if answered(&result, SdResult::INVALID_PARMS) => {
+                cluster.set_flush_is_needless();
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What came of a write to the VDI as it was known.
+enum Written {
+    /// It is done, and no crash takes it back.
+    Stable,
+    /// The VDI has become a snapshot, or is gone.
+    Frozen,
+    /// The object that the entry names does not exist.
+    Gone(u32),
+}
+
+async fn overwrite(
+    cluster: &Cluster,
+    op: &Op,
+    view: &View,
+    hold: &IndexHold<'_>,
+    offset: u32,
+    buf: &SendBuf,
+) -> Result<Written> {
+    let request = write_request(op::WRITE_OBJ, view.vid.data(hold.index), None, offset);
+    let call = Call::new(request).payload(buf.clone()).resendable().tracked(&hold.ghosts);
+    match cluster.call(op, call).await {
+        Ok(_) => Ok(Written::Stable),
+        Err(error) => match error.server_result() {
+            Some(SdResult::READONLY) => Ok(Written::Frozen),
+            // Not created again: what it held is lost, and the caller must know (5.4).
+            Some(SdResult::NO_OBJ) => Ok(Written::Gone(view.vid.get())),
+            _ => Err(error),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(offset: u64, len: usize, shift: u8) -> Vec<(u32, u32, Range<usize>)> {
+        pieces(offset, len, shift).map(|p| (p.index, p.offset, p.range)).collect()
+    }
+
+    #[test]
+    fn ranges_are_cut_at_object_borders() {
+        assert_eq!(list(0, 0, 22), []);
+        assert_eq!(list(5, 3, 22), [(0, 5, 0..3)]);
+        assert_eq!(list((1 << 22) - 1, 2, 22), [(0, (1 << 22) - 1, 0..1), (1, 0, 1..2)]);
+        assert_eq!(list(1 << 20, 1 << 20, 20), [(1, 0, 0..1 << 20)]);
+        assert_eq!(list(100, 2500, 10).len(), 3);
+        assert_eq!(list(1 << 31, 1, 31), [(1, 0, 0..1)]);
+    }
+}

@@ -1,0 +1,197 @@
+//! Creating and deleting VDIs (4.2, 5.12).
+
+use sheepdog_proto::header::VdiArm;
+use sheepdog_proto::inode::{STORE_ARRAY, max_size, object_count};
+use sheepdog_proto::{DEFAULT_BLOCK_SIZE_SHIFT, MAX_COPIES, Request, SdResult, Vid, op};
+
+use super::Client;
+use super::inode::{self, Name, Which, answered, write_request};
+use crate::cluster::{Call, Cluster, Ghosts, Op};
+use crate::error::{Error, Refusal, Result};
+use crate::exec::try_for_each_concurrent;
+use crate::wire::Lost;
+
+/// Entries of one read while a map is scanned: 256 KiB.
+const SCAN: u32 = 64 * 1024;
+/// Nonzero entries that one write empties: servers release them one by one, and clients have
+/// always sent this many (5.12).
+const EMPTY_RUN: usize = 128;
+/// Objects that are preallocated before their entries are stored together.
+const PREALLOC_RUN: u32 = 128;
+
+pub struct CreateOptions {
+    /// Bytes.
+    pub size: u64,
+    /// 0: as the cluster has it.
+    pub copies: u8,
+    /// Allocate every object now.
+    pub prealloc: bool,
+}
+
+impl Client {
+    pub async fn create(&self, op: &Op, name: Name, options: &CreateOptions) -> Result<()> {
+        if options.size == 0 {
+            return Err(Error::Invalid("the size is 0"));
+        }
+        if options.copies > MAX_COPIES {
+            return Err(Error::Invalid("more than 31 copies"));
+        }
+        let shift = self.default_shift(op).await?;
+        // Servers accept more objects than their index holds (7.2).
+        if options.size > max_size(STORE_ARRAY, shift) {
+            return Err(Error::Invalid("the size passes what the cluster's object size allows"));
+        }
+        let arm = VdiArm {
+            vdi_size: options.size.into(),
+            copies: options.copies,
+            block_size_shift: shift,
+            ..Default::default()
+        };
+        let vid = inode::new_vdi(&self.cluster, op, &name, arm).await?;
+        if options.prealloc {
+            let count = object_count(options.size, shift) as u32;
+            let result = preallocate(&self.cluster, op, vid, count).await;
+            if result.is_err() {
+                // Nobody asked for half of it.
+                if let Err(e) = delete(&self.cluster, op, &name, &Which::WORKING).await {
+                    log::warn!("VDI {name}: preallocated in part, and not deleted: {e}");
+                }
+            }
+            result?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the working VDI `name`; its snapshots stay.
+    pub async fn delete(&self, op: &Op, name: Name) -> Result<()> {
+        let _turn = self.turn_if_closed(op, name).await?;
+        delete(&self.cluster, op, &name, &Which::WORKING).await
+    }
+
+    /// The object size of new VDIs, as a shift. The size limit depends on it, so a server is not
+    /// left to choose (4.13).
+    async fn default_shift(&self, op: &Op) -> Result<u8> {
+        let request = Request::new(op::GET_CLUSTER_DEFAULT, 0, VdiArm::default());
+        match self.cluster.call(op, Call::new(request).resendable()).await {
+            Ok(reply) => Ok(match reply.header.cluster_default().block_size_shift {
+                0 => DEFAULT_BLOCK_SIZE_SHIFT,
+                shift @ 9..=31 => shift,
+                _ => return Err(Error::BadReply("an object size that cannot be")),
+            }),
+            // A server older than 1.0.
+            result if answered(&result, SdResult::INVALID_PARMS) => Ok(DEFAULT_BLOCK_SIZE_SHIFT),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Creates all objects of a new VDI, as zeros, and maps them.
+async fn preallocate(cluster: &Cluster, op: &Op, vid: Vid, count: u32) -> Result<()> {
+    for first in (0..count).step_by(PREALLOC_RUN as usize) {
+        let run = first..count.min(first + PREALLOC_RUN);
+        try_for_each_concurrent(run.clone().map(|index| async move {
+            let create = write_request(op::CREATE_AND_WRITE_OBJ, vid.data(index), None, 0);
+            // Created twice it is zeros all the same: nobody can write to it yet.
+            cluster.call(op, Call::new(create).resendable()).await.map(drop)
+        }))
+        .await?;
+        // Every entry of the run changes, from 0, which has no reference to release.
+        let entries = vec![vid.get(); run.len()];
+        write_run(cluster, op, vid, first, &entries).await?;
+    }
+    Ok(())
+}
+
+/// Deletes a VDI or a snapshot: empties its map, since servers from 0.9 on count references by
+/// that and 1.0 ones do not delete otherwise (4.11), then removes the name.
+async fn delete(cluster: &Cluster, op: &Op, name: &Name, which: &Which) -> Result<()> {
+    let vid = inode::lookup(cluster, op, name, which).await?;
+    let header = inode::read_header(cluster, op, vid).await?;
+    inode::check(&header, vid, name, which)?;
+    if header.store_policy != STORE_ARRAY {
+        // A 1.0 server aborts on what would be needed here (3.9).
+        return Err(Error::Refused(Refusal::NoSupport));
+    }
+    empty_map(cluster, op, vid, inode::objects(&header)).await?;
+    loop {
+        match inode::del_vdi(cluster, op, name, which).await {
+            Ok(()) => return Ok(()),
+            // Somebody else was faster, or an attempt of ours whose answer was lost.
+            result if answered(&result, SdResult::NO_VDI) => return Ok(()),
+            Err(Error::Lost(_)) => match inode::lookup(cluster, op, name, which).await {
+                Ok(found) if found == vid => {}
+                // The name is free, or another's by now.
+                Ok(_) => return Ok(()),
+                result if answered(&result, SdResult::NO_VDI) => return Ok(()),
+                Err(error) => return Err(error),
+            },
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Zeroes the first `count` entries of a map: the server releases the objects they name. Broken
+/// off at any point it can be begun again.
+async fn empty_map(cluster: &Cluster, op: &Op, vid: Vid, count: u32) -> Result<()> {
+    for first in (0..count).step_by(SCAN as usize) {
+        let len = SCAN.min(count - first);
+        let entries = inode::read_entries(cluster, op, vid, first, len).await?;
+        for (start, len) in runs(&entries, EMPTY_RUN) {
+            write_run(cluster, op, vid, first + start as u32, &vec![0; len]).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The nonzero entries as runs (start, length) from one nonzero entry to another, of at most `max`
+/// nonzero ones each. Zeros inside stay zero, which releases nothing.
+fn runs(entries: &[u32], max: usize) -> Vec<(usize, usize)> {
+    let mut used = entries.iter().enumerate().filter(|(_, e)| **e != 0).map(|(i, _)| i).peekable();
+    let mut runs = Vec::new();
+    while let Some(start) = used.next() {
+        let mut last = start;
+        for _ in 1..max {
+            last = used.next().unwrap_or(last);
+        }
+        runs.push((start, last - start + 1));
+    }
+    runs
+}
+
+/// Stores a run of entries that all change, of a map that nobody else changes.
+async fn write_run(
+    cluster: &Cluster,
+    op: &Op,
+    vid: Vid,
+    first: u32,
+    entries: &[u32],
+) -> Result<()> {
+    let ghosts = Ghosts::default();
+    loop {
+        match inode::write_entries(cluster, op, vid, first, entries, &ghosts).await {
+            Err(Error::Lost(Lost { sent: true, .. })) => {}
+            result => return result,
+        }
+        // Never repeated beside the lost attempt, nor after it was carried out (3.7, hazard 2).
+        for ghost in ghosts.take() {
+            cluster.settled(op, ghost).await?;
+        }
+        let stored = inode::read_entries(cluster, op, vid, first, entries.len() as u32).await?;
+        if stored == entries {
+            return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_begin_and_end_with_entries_and_hold_no_more_than_asked() {
+        assert_eq!(runs(&[], 2), []);
+        assert_eq!(runs(&[0, 0], 2), []);
+        assert_eq!(runs(&[0, 7, 0, 7, 0, 0, 7, 0], 2), [(1, 3), (6, 1)]);
+        assert_eq!(runs(&[7; 5], 2), [(0, 2), (2, 2), (4, 1)]);
+    }
+}

@@ -1,0 +1,117 @@
+//! What VDIs there are, and what one is (5.13).
+
+use std::mem::size_of;
+use std::sync::Mutex;
+
+use sheepdog_proto::inode::{InodeHeader, MAP_OFFSET};
+use sheepdog_proto::{SdResult, Vid, op};
+
+use super::inode::{self, answered};
+use super::{Client, Vdi, Which};
+use crate::cluster::{Cluster, Op};
+use crate::error::Result;
+use crate::exec::{lock, try_for_each_concurrent};
+
+/// Entries of one read while a map is counted: 256 KiB.
+const SCAN: u32 = 64 * 1024;
+
+const _: () = assert!(size_of::<InodeHeader>() as u32 <= MAP_OFFSET);
+
+/// What a VDI is, as the servers know it now.
+pub struct Info {
+    pub header: InodeHeader,
+    pub vid: Vid,
+    /// Bytes of the objects that its map names.
+    pub allocated: u64,
+}
+
+impl Client {
+    /// The names of the working VDIs, sorted, each once.
+    pub async fn list(&self, op: &Op) -> Result<Vec<Vec<u8>>> {
+        let mut names = Vec::new();
+        for header in inodes(&self.cluster, op).await? {
+            if !header.is_snapshot() {
+                names.push(header.name().to_vec());
+            }
+        }
+        names.sort_unstable();
+        names.dedup();
+        Ok(names)
+    }
+}
+
+/// The headers of all inodes that are not deleted, snapshots included.
+async fn inodes(cluster: &Cluster, op: &Op) -> Result<Vec<InodeHeader>> {
+    let used = inode::read_bitmap(cluster, op, op::READ_VDIS).await?;
+    let deleted = match inode::read_bitmap(cluster, op, op::READ_DEL_VDIS).await {
+        Ok(bitmap) => bitmap,
+        // A server older than 1.0: the empty names will tell.
+        result
+            if answered(&result, SdResult::INVALID_PARMS)
+                || answered(&result, SdResult::VER_MISMATCH) =>
+        {
+            vec![0; used.len()]
+        }
+        Err(error) => return Err(error),
+    };
+    let headers = Mutex::new(Vec::new());
+    try_for_each_concurrent(set_bits(&used, &deleted).map(|vid| {
+        let headers = &headers;
+        async move {
+            match inode::read_header(cluster, op, vid).await {
+                Ok(header) if !header.is_deleted() => lock(headers).push(header),
+                Ok(_) => {}
+                // Announced by a cluster snapshot that is being loaded, or deleted just now.
+                result if answered(&result, SdResult::NO_OBJ) => {}
+                Err(error) => return Err(error),
+            }
+            Ok(())
+        }
+    }))
+    .await?;
+    Ok(headers.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+}
+
+/// The VDI ids whose bit is set in one bitmap and not in the other (4.12).
+fn set_bits<'a>(used: &'a [u8], deleted: &'a [u8]) -> impl Iterator<Item = Vid> + 'a {
+    let bytes = used.iter().zip(deleted).enumerate().filter(|(_, (u, d))| **u & !**d != 0);
+    bytes.flat_map(|(at, (used, deleted))| {
+        let bits = used & !deleted;
+        (0..8)
+            .filter(move |bit| bits & 1 << bit != 0)
+            .filter_map(move |bit| Vid::new((at * 8 + bit) as u32).filter(|vid| !vid.is_none()))
+    })
+}
+
+impl Vdi {
+    pub async fn info(&self, cluster: &Cluster, op: &Op) -> Result<Info> {
+        let vid = self.view().vid;
+        let header = inode::read_header(cluster, op, vid).await?;
+        // Somebody else's deletion leaves nothing to tell of.
+        let named = super::inode::check(&header, vid, &self.name, &self.which);
+        if self.which != Which::WORKING {
+            named?;
+        }
+        let count = inode::objects(&header);
+        let mut used = 0;
+        for first in (0..count).step_by(SCAN as usize) {
+            let len = SCAN.min(count - first);
+            let entries = inode::read_entries(cluster, op, vid, first, len).await?;
+            used += entries.iter().filter(|entry| **entry != 0).count() as u64;
+        }
+        Ok(Info { header, vid, allocated: used << header.block_size_shift })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_become_vdi_ids_unless_deleted() {
+        let ids =
+            |used: &[u8], deleted: &[u8]| set_bits(used, deleted).map(Vid::get).collect::<Vec<_>>();
+        assert_eq!(ids(&[0b11, 0, 0x80], &[0, 0, 0]), [1, 23]);
+        assert_eq!(ids(&[0b1110, 0xff], &[0b0100, 0xff]), [1, 3]);
+    }
+}

@@ -1,0 +1,259 @@
+//! VDIs: what operations on them mean in objects (protocol.md 3, 5).
+//!
+//! A [`Client`] is a cluster and the VDIs that a program has open on it; a [`Vdi`] is one open
+//! VDI, shared by its handles, so that they see each other's allocations. Every operation is an
+//! `async fn` that reads from top to bottom. Knows nothing of C, of sockets, or of which gateway
+//! a request takes.
+
+pub mod inode;
+mod io;
+mod lifecycle;
+mod list;
+mod map;
+mod stale;
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex};
+use std::task::{Poll, Waker};
+
+use sheepdog_proto::{InodeHeader, Vid};
+
+pub use inode::{Name, Which};
+pub use lifecycle::CreateOptions;
+pub use list::Info;
+
+use crate::cluster::{Cluster, Op};
+use crate::error::{Error, Refusal, Result};
+use crate::exec::{WaitList, lock};
+use map::{Gate, IndexLocks, Pages};
+
+/// A program's view of one cluster: what an `sd_t` stands for.
+pub struct Client {
+    pub cluster: Cluster,
+    open: Mutex<OpenVdis>,
+}
+
+#[derive(Default)]
+struct OpenVdis {
+    working: HashMap<Name, Opened>,
+    waiters: WaitList,
+}
+
+/// A working VDI of which handles are open, or are being opened, closed, or kept from it.
+enum Opened {
+    /// Some operation is opening, closing or deleting it: the others wait.
+    InTransition,
+    Open {
+        vdi: Arc<Vdi>,
+        handles: usize,
+    },
+}
+
+/// An open VDI.
+pub struct Vdi {
+    name: Name,
+    which: Which,
+    state: Mutex<State>,
+    gate: Gate,
+    indexes: IndexLocks,
+}
+
+/// What is known of the VDI on the servers.
+struct State {
+    header: InodeHeader,
+    vid: Vid,
+    /// The VDI id whose lock we hold: not always the current one (5.16).
+    locked: Option<Vid>,
+    pages: Pages,
+    /// Counts the times that this was read anew. Changes only while the gate is closed.
+    version: u64,
+}
+
+/// The part of the state that an operation starts from.
+#[derive(Clone, Copy)]
+struct View {
+    vid: Vid,
+    version: u64,
+    size: u64,
+    shift: u8,
+}
+
+impl Client {
+    pub fn new(cluster: Cluster) -> Client {
+        Client { cluster, open: Mutex::default() }
+    }
+
+    /// Opens the working VDI `name` for reading and writing, or shares it where it is open.
+    pub async fn open(&self, op: &Op, name: Name) -> Result<Arc<Vdi>> {
+        let turn = match self.turn(name).await {
+            Turn::Shared(vdi) => return Ok(vdi),
+            Turn::Mine(turn) => turn,
+        };
+        let vdi = Arc::new(Vdi::open_working(&self.cluster, op, name).await?);
+        turn.finish(Some(Opened::Open { vdi: vdi.clone(), handles: 1 }));
+        Ok(vdi)
+    }
+
+    /// Closes one handle of a VDI; the last one waits for its writes and releases its lock.
+    pub async fn close(&self, op: &Op, vdi: Arc<Vdi>) -> Result<()> {
+        if vdi.which != Which::WORKING {
+            return Ok(());
+        }
+        {
+            let mut open = lock(&self.open);
+            match open.working.get_mut(&vdi.name) {
+                Some(Opened::Open { handles, .. }) if *handles > 1 => {
+                    *handles -= 1;
+                    return Ok(());
+                }
+                Some(entry @ Opened::Open { .. }) => *entry = Opened::InTransition,
+                _ => return Ok(()),
+            }
+        }
+        let _turn = MyTurn { client: self, name: vdi.name, end: None };
+        let _quiet = vdi.gate.close().await;
+        vdi.release_lock(&self.cluster, op).await
+    }
+
+    /// Closes all VDIs, whatever handles they have: the program closes the connection.
+    pub async fn close_all(&self, op: &Op) {
+        let vdis: Vec<Arc<Vdi>> = {
+            let open = lock(&self.open);
+            let vdis = open.working.values().filter_map(|entry| match entry {
+                Opened::Open { vdi, .. } => Some(vdi.clone()),
+                Opened::InTransition => None,
+            });
+            vdis.collect()
+        };
+        for vdi in vdis {
+            if let Err(error) = vdi.release_lock(&self.cluster, op).await {
+                log::warn!("VDI {}: its lock may remain: {error}", vdi.name);
+            }
+        }
+    }
+
+    /// Waits until nobody opens, closes or deletes the VDI `name`. Then a handle of the open VDI,
+    /// or the right to be the one who does.
+    async fn turn(&self, name: Name) -> Turn<'_> {
+        poll_fn(|cx| {
+            let mut open = lock(&self.open);
+            match open.working.get_mut(&name) {
+                Some(Opened::InTransition) => {
+                    open.waiters.register(cx);
+                    Poll::Pending
+                }
+                Some(Opened::Open { vdi, handles }) => {
+                    *handles += 1;
+                    Poll::Ready(Turn::Shared(vdi.clone()))
+                }
+                None => {
+                    open.working.insert(name, Opened::InTransition);
+                    Poll::Ready(Turn::Mine(MyTurn { client: self, name, end: None }))
+                }
+            }
+        })
+        .await
+    }
+
+    /// As [`Client::turn`], for an operation that no open handle must see.
+    async fn turn_if_closed(&self, op: &Op, name: Name) -> Result<MyTurn<'_>> {
+        match self.turn(name).await {
+            Turn::Mine(turn) => Ok(turn),
+            Turn::Shared(vdi) => {
+                self.close(op, vdi).await?;
+                Err(Error::Refused(Refusal::Open))
+            }
+        }
+    }
+}
+
+enum Turn<'a> {
+    Mine(MyTurn<'a>),
+    Shared(Arc<Vdi>),
+}
+
+/// The right to open, close or delete a working VDI, which one operation has at a time.
+struct MyTurn<'a> {
+    client: &'a Client,
+    name: Name,
+    /// What the VDI is in the end; closed unless said otherwise.
+    end: Option<Opened>,
+}
+
+impl MyTurn<'_> {
+    fn finish(mut self, end: Option<Opened>) {
+        self.end = end;
+    }
+}
+
+impl Drop for MyTurn<'_> {
+    fn drop(&mut self) {
+        let wakers = {
+            let mut open = lock(&self.client.open);
+            match self.end.take() {
+                Some(end) => open.working.insert(self.name, end),
+                None => open.working.remove(&self.name),
+            };
+            open.waiters.take()
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Vdi {
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Locks and reads a working VDI (5.2).
+    async fn open_working(cluster: &Cluster, op: &Op, name: Name) -> Result<Vdi> {
+        let vid = inode::lock(cluster, op, &name).await?;
+        let header = match Vdi::read_checked(cluster, op, vid, &name, &Which::WORKING).await {
+            Ok(header) => header,
+            Err(error) => {
+                if let Err(e) = inode::release(cluster, op, vid).await {
+                    log::warn!("VDI {name}: its lock may remain: {e}");
+                }
+                return Err(error);
+            }
+        };
+        Ok(Vdi::new(name, Which::WORKING, header, vid, Some(vid)))
+    }
+
+    async fn read_checked(
+        cluster: &Cluster,
+        op: &Op,
+        vid: Vid,
+        name: &Name,
+        which: &Which,
+    ) -> Result<InodeHeader> {
+        let header = inode::read_header(cluster, op, vid).await?;
+        inode::check(&header, vid, name, which)?;
+        Ok(header)
+    }
+
+    fn new(name: Name, which: Which, header: InodeHeader, vid: Vid, locked: Option<Vid>) -> Vdi {
+        let state = State { header, vid, locked, pages: Pages::default(), version: 0 };
+        let (state, gate, indexes) = (Mutex::new(state), Gate::default(), IndexLocks::default());
+        Vdi { name, which, state, gate, indexes }
+    }
+
+    fn view(&self) -> View {
+        let state = lock(&self.state);
+        View {
+            vid: state.vid,
+            version: state.version,
+            size: state.header.vdi_size.get(),
+            shift: state.header.block_size_shift,
+        }
+    }
+
+    async fn release_lock(&self, cluster: &Cluster, op: &Op) -> Result<()> {
+        let locked = lock(&self.state).locked.take();
+        match locked {
+            Some(vid) => inode::release(cluster, op, vid).await,
+            None => Ok(()),
+        }
+    }
+}

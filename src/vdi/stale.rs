@@ -1,0 +1,120 @@
+//! Somebody else changed the VDI under us: froze it by a snapshot, rolled it back, deleted it,
+//! discarded parts of it (5.3, 5.7).
+
+use sheepdog_proto::Vid;
+
+use super::inode;
+use super::{Vdi, View, Which};
+use crate::cluster::{Backoff, Cluster, Op};
+use crate::error::{Error, Refusal, Result};
+use crate::exec::lock;
+
+/// How often one piece of I/O may find the VDI changed: as often as snapshots can follow each
+/// other while it is repeated, and not for ever.
+const MAX_RETRIES: usize = 1000;
+/// How often a state that cannot last is looked at again.
+const MAX_TRANSIENT: usize = 10;
+
+/// Why an operation takes its view of the VDI for outdated.
+#[derive(Clone, Copy)]
+pub enum Cause {
+    /// A write was refused since the VDI is a snapshot now.
+    Frozen,
+    /// The object that `entry` names for `index` does not exist.
+    Gone { index: u32, entry: u32 },
+}
+
+/// What an operation has gone through already.
+#[derive(Default)]
+pub struct Retries {
+    all: usize,
+    /// In a row, without any change on the server that explains them.
+    transient: usize,
+}
+
+impl Vdi {
+    /// Finds out what the VDI is now. Success means that repeating the operation makes sense.
+    pub(super) async fn refresh(
+        &self,
+        cluster: &Cluster,
+        op: &Op,
+        seen: &View,
+        cause: Cause,
+        retries: &mut Retries,
+    ) -> Result<()> {
+        retries.all += 1;
+        if retries.all > MAX_RETRIES {
+            return Err(Error::Io("the VDI changes faster than it can be followed"));
+        }
+        if self.which != Which::WORKING {
+            // The map of a snapshot does not change, except that deletion empties it.
+            return Err(Error::Io("an object of the snapshot is gone"));
+        }
+        // Everything in flight finishes first: more of it may be refused.
+        let _quiet = self.gate.close().await;
+        if lock(&self.state).version != seen.version {
+            return Ok(());
+        }
+        let mut backoff = Backoff::new();
+        loop {
+            let vid = inode::lookup(cluster, op, &self.name, &Which::WORKING).await?;
+            match Vdi::read_checked(cluster, op, vid, &self.name, &Which::WORKING).await {
+                Ok(header) if vid != seen.vid => {
+                    self.move_lock(cluster, op, vid).await?;
+                    log::info!("VDI {}: now {vid}, was {}", self.name, seen.vid);
+                    return self.install(vid, header, retries);
+                }
+                Ok(header) => match cause {
+                    Cause::Frozen => {}
+                    Cause::Gone { index, entry } => {
+                        let stored = inode::read_entries(cluster, op, vid, index, 1).await?;
+                        if stored[0] == entry {
+                            return Err(Error::Io("an object that the map names is gone"));
+                        }
+                        return self.install(vid, header, retries);
+                    }
+                },
+                // The working VDI of a moment ago: frozen or deleted by now.
+                Err(Error::Refused(Refusal::NoVdi)) => {}
+                Err(error) => return Err(error),
+            }
+            retries.transient += 1;
+            if retries.transient > MAX_TRANSIENT || !backoff.wait(cluster, op).await? {
+                return Err(Error::Io("the VDI is read-only, and nothing says why"));
+            }
+        }
+    }
+
+    fn install(
+        &self,
+        vid: Vid,
+        header: sheepdog_proto::InodeHeader,
+        retries: &mut Retries,
+    ) -> Result<()> {
+        retries.transient = 0;
+        let mut state = lock(&self.state);
+        if header.block_size_shift != state.header.block_size_shift {
+            return Err(Error::Io("the VDI was replaced by one of another object size"));
+        }
+        state.vid = vid;
+        state.header = header;
+        state.pages.clear();
+        state.version += 1;
+        Ok(())
+    }
+
+    /// A lock stays on the VDI id it was taken for: where the cluster has locks, the new one must
+    /// be taken, and the old one released (4.10, 5.7).
+    async fn move_lock(&self, cluster: &Cluster, op: &Op, vid: Vid) -> Result<()> {
+        let held = lock(&self.state).locked;
+        if held == Some(vid) {
+            return Ok(());
+        }
+        let locked = inode::lock(cluster, op, &self.name).await?;
+        lock(&self.state).locked = Some(locked);
+        if let Some(old) = held {
+            inode::release(cluster, op, old).await?;
+        }
+        Ok(())
+    }
+}
