@@ -1,1 +1,116 @@
-fn main() {}
+//! The program lamb: arguments, log, signals. Everything else is the library beside it.
+
+use std::io::{self, Write};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use lamb::{Options, Server};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// A single-node Sheepdog server over a directory.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// Where to listen; port 0 takes a free one. May be given several times.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7000", value_parser = resolve)]
+    listen: Vec<SocketAddr>,
+
+    /// The Unix socket to listen on [default: DIR/sock]
+    #[arg(long, value_name = "PATH")]
+    unix: Option<PathBuf>,
+
+    /// Acknowledge writes before they are on the disk: they survive the end of lamb, but the end of
+    /// the machine only once a client has flushed
+    #[arg(long)]
+    no_sync: bool,
+
+    /// Let one client at a time lock a VDI
+    #[arg(long)]
+    use_lock: bool,
+
+    /// Listen on addresses that other machines can reach, without any authentication
+    #[arg(long)]
+    allow_remote: bool,
+
+    /// Where the objects are; created if missing
+    dir: PathBuf,
+}
+
+fn resolve(text: &str) -> Result<SocketAddr, String> {
+    let mut addresses = text.to_socket_addrs().map_err(|err| err.to_string())?;
+    addresses.next().ok_or_else(|| "no such address".to_owned())
+}
+
+fn main() -> ExitCode {
+    match run(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("lamb: {err:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Args) -> Result<()> {
+    log::set_logger(&Stderr).context("cannot log")?;
+    log::set_max_level(log::LevelFilter::Info);
+    end_at_first_panic();
+    let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot wait for signals")?;
+    let server = Server::start(&Options {
+        dir: args.dir,
+        listen: args.listen,
+        unix: args.unix,
+        sync: !args.no_sync,
+        use_lock: args.use_lock,
+        allow_remote: args.allow_remote,
+    })?;
+    for address in server.addresses() {
+        announce(&format!("lamb: listening on {address}"));
+    }
+    let stopper = server.stopper();
+    thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            stopper.stop();
+        }
+    });
+    server.wait();
+    Ok(())
+}
+
+/// Nobody has to be listening: who started lamb may have closed the other end.
+fn announce(line: &str) {
+    let mut stdout = io::stdout().lock();
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}
+
+/// A server that has lost one thread to a defect is worse than none: it ends, and whoever starts it
+/// again finds a sound store.
+fn end_at_first_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        report(info);
+        std::process::abort();
+    }));
+}
+
+struct Stderr;
+
+impl log::Log for Stderr {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let level = record.level().as_str().to_ascii_lowercase();
+            let _ = writeln!(io::stderr().lock(), "lamb: {level}: {}", record.args());
+        }
+    }
+
+    fn flush(&self) {}
+}

@@ -1,0 +1,84 @@
+//! Byte buffers that are zeroed once, not at every use, and a few large ones kept for reuse.
+
+use std::ops::Deref;
+use std::sync::Mutex;
+
+use crate::lock;
+
+/// Bytes up to which a connection keeps a buffer to itself; larger ones come from [`Spares`].
+pub const SMALL: usize = 64 << 10;
+
+/// Bytes of the largest buffer that [`Spares`] keeps: a whole object of the usual size and its
+/// header.
+const LARGEST: usize = (4 << 20) + 4096;
+const KEPT: usize = 8;
+
+/// Grows like a `Vec<u8>`; what was cleared is handed out again without being zeroed.
+#[derive(Default)]
+pub struct Buf {
+    bytes: Vec<u8>,
+    len: usize,
+}
+
+impl Buf {
+    pub fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    pub fn push(&mut self, data: &[u8]) {
+        self.grow(data.len()).copy_from_slice(data);
+    }
+
+    /// Appends `n` bytes of unspecified content, for the caller to overwrite.
+    pub fn grow(&mut self, n: usize) -> &mut [u8] {
+        let start = self.len;
+        self.len += n;
+        if self.bytes.len() < self.len {
+            self.bytes.resize(self.len, 0);
+        }
+        &mut self.bytes[start..self.len]
+    }
+
+    /// The bytes from `start` on.
+    pub fn tail_mut(&mut self, start: usize) -> &mut [u8] {
+        let start = start.min(self.len);
+        &mut self.bytes[start..self.len]
+    }
+}
+
+impl From<&[u8]> for Buf {
+    fn from(data: &[u8]) -> Buf {
+        Buf { bytes: data.to_vec(), len: data.len() }
+    }
+}
+
+impl Deref for Buf {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+/// Large buffers between two uses: few enough to bound the memory of any number of connections.
+#[derive(Default)]
+pub struct Spares(Mutex<Vec<Buf>>);
+
+impl Spares {
+    pub fn take(&self) -> Buf {
+        let mut buf = lock(&self.0).pop().unwrap_or_default();
+        buf.clear();
+        buf
+    }
+
+    pub fn give(&self, buf: Buf) {
+        let mut spares = lock(&self.0);
+        if buf.bytes.len() <= LARGEST && spares.len() < KEPT {
+            spares.push(buf);
+        }
+    }
+}

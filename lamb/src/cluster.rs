@@ -1,0 +1,329 @@
+//! The state of everything: configuration, VDIs, references, locks, over the store.
+//!
+//! What a crash can leave half done is finished here, when the store is opened.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+
+use sheepdog_proto::admin::RecoveryThrottling;
+use sheepdog_proto::inode::{MAP_END, MAP_OFFSET, SNAP_CTIME_OFFSET, STORE_ARRAY};
+use sheepdog_proto::oid::OidKind;
+use sheepdog_proto::op::cluster_flag;
+use sheepdog_proto::zerocopy::FromBytes;
+use sheepdog_proto::zerocopy::little_endian::U32;
+use sheepdog_proto::{InodeHeader, Oid, SdResult, Vid};
+
+use crate::config::Config;
+use crate::refs::Refs;
+use crate::store::{CHUNK, Object, Store};
+use crate::{lock, read, write};
+
+pub struct Cluster {
+    pub store: Store,
+    pub config: RwLock<Config>,
+    /// Every VDI id in use: working VDIs, snapshots, deleted ones, announced ones (4.12).
+    pub vdis: RwLock<HashMap<Vid, Arc<Vdi>>>,
+    pub refs: Mutex<Refs>,
+    /// Who holds which VDI (4.10). In memory only, as on the real server.
+    pub locks: Mutex<HashMap<Vid, Lock>>,
+    /// Held by each cluster operation, since those are serialised (0.5).
+    pub order: Mutex<()>,
+    /// Held for reading by every request, for writing by the one that removes everything.
+    pub format: RwLock<()>,
+    pub throttling: Mutex<RecoveryThrottling>,
+    pub stat: Stat,
+    /// Bytes of the largest object that any VDI has had.
+    largest: AtomicU64,
+}
+
+/// A VDI id in use.
+pub struct Vdi {
+    pub vid: Vid,
+    /// Held for reading while a request depends on what the VDI is; held for writing to freeze,
+    /// delete or copy it, or to change its header. So whoever holds it for writing knows that
+    /// neither a map update nor a write to the VDI's data is under way.
+    pub state: RwLock<State>,
+    /// Held while entries of the map are compared and replaced (6.4).
+    pub map: Mutex<()>,
+}
+
+pub struct State {
+    pub header: InodeHeader,
+    /// Whether there is an inode. NOTIFY_VDI_ADD announces VDIs that have none yet (6.2).
+    pub present: bool,
+    /// Set by DEL_VDI; after a start, told from an empty name (4.12).
+    pub deleted: bool,
+    /// Announced: whatever its inode says, objects may be created until the next start (6.2).
+    pub loading: bool,
+}
+
+impl State {
+    /// Whether clients must not change what the VDI's map and data say (4.5).
+    pub fn is_frozen(&self) -> bool {
+        self.header.is_snapshot() || self.deleted
+    }
+
+    pub fn has_array(&self) -> bool {
+        self.header.store_policy == STORE_ARRAY
+    }
+
+    /// Bytes of the VDI's data objects; None where the inode says nothing sensible.
+    pub fn object_len(&self) -> Option<u64> {
+        object_len(self.header.block_size_shift)
+    }
+}
+
+/// Bytes of an object, for a shift that a VDI may have (6.3).
+pub fn object_len(block_size_shift: u8) -> Option<u64> {
+    (9..=31).contains(&block_size_shift).then(|| 1 << block_size_shift)
+}
+
+/// Who holds a VDI (4.10): with one gateway there is only "this one".
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lock {
+    Normal,
+    Shared,
+}
+
+/// Counters since the start (3.11).
+#[derive(Default)]
+pub struct Stat {
+    pub active: AtomicU64,
+    pub total: AtomicU64,
+    pub rx: AtomicU64,
+    pub tx: AtomicU64,
+    pub reads: AtomicU64,
+    pub writes: AtomicU64,
+    pub removes: AtomicU64,
+    pub flushes: AtomicU64,
+}
+
+pub fn count(counter: &AtomicU64, n: usize) {
+    counter.fetch_add(n as u64, Ordering::Relaxed);
+}
+
+/// What a failure of the disk is to a client.
+pub fn disk(err: io::Error) -> SdResult {
+    match err.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            log::warn!("no space: {err}");
+            SdResult::NO_SPACE
+        }
+        io::ErrorKind::OutOfMemory => SdResult::NO_MEM,
+        _ => {
+            log::error!("disk: {err}");
+            SdResult::EIO
+        }
+    }
+}
+
+impl Vdi {
+    pub fn new(vid: Vid, header: InodeHeader) -> Vdi {
+        let state = State { header, present: true, deleted: false, loading: false };
+        Vdi { vid, state: RwLock::new(state), map: Mutex::new(()) }
+    }
+}
+
+impl Cluster {
+    /// Opens the cluster in `dir`, or formats it there.
+    pub fn open(dir: &Path, sync: bool, open_files: usize) -> io::Result<Cluster> {
+        let config = Config::load(dir)?;
+        let fresh = config.is_none();
+        let mut config = config.unwrap_or_default();
+        let store = Store::open(dir, sync, open_files)?;
+        if config.wiping {
+            store.wipe()?;
+        }
+        if fresh || config.wiping {
+            config.wiping = false;
+            config.save(dir)?;
+        }
+        let cluster = Cluster {
+            store,
+            config: RwLock::new(config),
+            vdis: RwLock::default(),
+            refs: Mutex::default(),
+            locks: Mutex::default(),
+            order: Mutex::default(),
+            format: RwLock::default(),
+            throttling: Mutex::default(),
+            stat: Stat::default(),
+            largest: AtomicU64::new(0),
+        };
+        let shift = read(&cluster.config).block_size_shift;
+        cluster.note_shift(shift);
+        cluster.load_inodes()?;
+        cluster.finish_snapshots()?;
+        cluster.count_refs()?;
+        cluster.reclaim()?;
+        Ok(cluster)
+    }
+
+    fn load_inodes(&self) -> io::Result<()> {
+        let mut vdis = write(&self.vdis);
+        for vid in self.store.inodes()? {
+            let Some(object) = self.store.get(vid.inode())? else { continue };
+            let header = read_header(&object)?;
+            self.note_shift(header.block_size_shift);
+            let vdi = Vdi::new(vid, header);
+            write(&vdi.state).deleted = header.is_deleted();
+            vdis.insert(vid, Arc::new(vdi));
+        }
+        Ok(())
+    }
+
+    /// NEW_VDI stores the successor first and freezes its predecessor then. Of two working VDIs of
+    /// one name, the older is one that a crash kept from being frozen.
+    fn finish_snapshots(&self) -> io::Result<()> {
+        let vdis = read(&self.vdis);
+        let mut newest: HashMap<Vec<u8>, Arc<Vdi>> = HashMap::new();
+        for vdi in vdis.values() {
+            let header = read(&vdi.state).header;
+            if header.is_deleted() || header.is_snapshot() {
+                continue;
+            }
+            let Some(other) = newest.insert(header.name().to_vec(), vdi.clone()) else { continue };
+            let age = |vdi: &Vdi| read(&vdi.state).header.snap_id.get();
+            let (old, new) = if age(&other) < age(vdi) { (&other, vdi) } else { (vdi, &other) };
+            newest.insert(header.name().to_vec(), new.clone());
+            let time = read(&new.state).header.create_time.get();
+            log::warn!("{}: finishing its snapshot, {} takes over", old.vid, new.vid);
+            self.freeze(old.vid, &mut write(&old.state), time)?;
+        }
+        Ok(())
+    }
+
+    /// Turns a working VDI into a snapshot, for good.
+    pub fn freeze(&self, vid: Vid, state: &mut State, time: u64) -> io::Result<()> {
+        let object = self.store.get(vid.inode())?.ok_or(io::ErrorKind::NotFound)?;
+        let time = time.max(1);
+        self.store.write(vid.inode(), &object, &time.to_le_bytes(), SNAP_CTIME_OFFSET.into())?;
+        state.header.snap_ctime = time.into();
+        Ok(())
+    }
+
+    fn count_refs(&self) -> io::Result<()> {
+        let mut refs = lock(&self.refs);
+        for vdi in read(&self.vdis).values() {
+            let state = read(&vdi.state);
+            if state.deleted || !state.has_array() {
+                continue;
+            }
+            self.read_map(vdi.vid, |index, owner| refs.add(owner.data(index)))?;
+        }
+        Ok(())
+    }
+
+    /// Removes what no inode names: objects whose removal or whose first map update a crash
+    /// prevented (6.3).
+    fn reclaim(&self) -> io::Result<()> {
+        let (vdis, refs) = (read(&self.vdis), lock(&self.refs));
+        let live: HashSet<Vid> =
+            vdis.values().filter(|vdi| !read(&vdi.state).deleted).map(|vdi| vdi.vid).collect();
+        let mut removed = 0;
+        for vid in self.store.vids(OidKind::Data)? {
+            // The objects of a hypervolume are not counted (3.9): they go when it goes.
+            let hypervolume = vdis.get(&vid).is_some_and(|vdi| !read(&vdi.state).has_array());
+            if hypervolume && live.contains(&vid) {
+                continue;
+            }
+            removed += self.remove_all(OidKind::Data, vid, |oid| !refs.contains(oid))?;
+        }
+        for kind in [OidKind::Vmstate, OidKind::Btree] {
+            for vid in self.store.vids(kind)?.into_iter().filter(|vid| !live.contains(vid)) {
+                removed += self.remove_all(kind, vid, |_| true)?;
+            }
+        }
+        if removed > 0 {
+            log::info!("removed {removed} objects that nothing names");
+        }
+        Ok(())
+    }
+
+    /// Removes those objects of one kind and VDI that `which` says, and counts them.
+    pub fn remove_all(
+        &self,
+        kind: OidKind,
+        vid: Vid,
+        which: impl Fn(Oid) -> bool,
+    ) -> io::Result<usize> {
+        let mut removed = 0;
+        for index in self.store.indexes(kind, vid)? {
+            let oid = match kind {
+                OidKind::Vmstate => vid.vmstate(index),
+                OidKind::Btree => vid.btree(index),
+                OidKind::Attr => vid.attr(index),
+                _ => vid.data(index),
+            };
+            if which(oid) {
+                removed += usize::from(self.store.remove(oid, false)?);
+            }
+        }
+        self.store.remove_dir(kind, vid);
+        Ok(removed)
+    }
+
+    /// Calls `each` with the index and the owner of every object that the inode's map names.
+    ///
+    /// Reads no more than what was ever written of the map.
+    pub fn read_map(&self, vid: Vid, mut each: impl FnMut(u32, Vid)) -> io::Result<()> {
+        let Some(inode) = self.store.get(vid.inode())? else { return Ok(()) };
+        let mut buf = vec![0; CHUNK];
+        inode.extents(MAP_OFFSET.into()..MAP_END.into(), |part| {
+            // Extents are blocks of the file system: an entry is never cut by one.
+            let mut at = part.start;
+            while at < part.end {
+                let len = CHUNK.min((part.end - at) as usize);
+                let Some(chunk) = buf.get_mut(..len) else { break };
+                inode.read(chunk, at)?;
+                let first = (at - u64::from(MAP_OFFSET)) / 4;
+                for (i, entry) in entries(chunk).enumerate().filter(|(_, entry)| *entry != 0) {
+                    if let Some(owner) = Vid::new(entry) {
+                        each(first as u32 + i as u32, owner);
+                    }
+                }
+                at += len as u64;
+            }
+            Ok(())
+        })
+    }
+
+    /// Bytes of the largest payload that a client may send: an inode, an object, or whatever has
+    /// always been usual (0.6).
+    pub fn max_payload(&self) -> usize {
+        (self.largest.load(Ordering::Relaxed) as usize).max(16 << 20)
+    }
+
+    /// A VDI has objects of this size.
+    pub fn note_shift(&self, block_size_shift: u8) {
+        if let Some(len) = object_len(block_size_shift) {
+            self.largest.fetch_max(len, Ordering::Relaxed);
+        }
+    }
+
+    /// Enforces locks whatever the cluster was formatted with (4.10).
+    pub fn use_locks(&self) {
+        let mut config = write(&self.config);
+        let flags = config.flags | cluster_flag::USE_LOCK;
+        config.set_flags(flags);
+    }
+
+    pub fn vdi(&self, vid: Vid) -> Option<Arc<Vdi>> {
+        read(&self.vdis).get(&vid).cloned()
+    }
+}
+
+/// The map entries in a piece of a map.
+pub fn entries(bytes: &[u8]) -> impl Iterator<Item = u32> {
+    let whole = bytes.get(..bytes.len() & !3).unwrap_or_default();
+    <[U32]>::ref_from_bytes(whole).unwrap_or_default().iter().map(|entry| entry.get())
+}
+
+pub fn read_header(inode: &Object) -> io::Result<InodeHeader> {
+    let mut bytes = [0; size_of::<InodeHeader>()];
+    inode.read(&mut bytes, 0)?;
+    InodeHeader::read_from_bytes(&bytes).map_err(|_| io::ErrorKind::InvalidData.into())
+}

@@ -1,0 +1,373 @@
+//! Object operations (4.3 to 4.8), and what a write to an inode's map means (6.4).
+
+use std::sync::Arc;
+
+use sheepdog_proto::attr::ATTR_LEN;
+use sheepdog_proto::inode::{INODE_LEN, MAP_END, MAP_OFFSET, SNAP_CTIME_OFFSET, map_entry_offset};
+use sheepdog_proto::oid::OidKind;
+use sheepdog_proto::op::{FLAG_COW, FLAG_WRITE};
+use sheepdog_proto::zerocopy::FromBytes;
+use sheepdog_proto::{InodeHeader, MAX_DATA_OBJECTS, Oid, Request, SdResult, Vid};
+
+use crate::cluster::{Cluster, State, Vdi, count, disk, entries, object_len, read_header};
+use crate::request::{Answer, Out, room};
+use crate::store::Object;
+use crate::{lock, read, write};
+
+/// Bytes of a btree node object (3.2).
+const BTREE_LEN: u64 = 4 << 20;
+
+/// The part of an object that a READ is about.
+pub struct Part {
+    pub object: Arc<Object>,
+    pub offset: u64,
+    pub len: usize,
+}
+
+impl Cluster {
+    pub fn read_object(&self, request: &Request, out: &mut Out) -> Result<Answer, SdResult> {
+        let part = self.part_to_read(request)?;
+        part.object.read(out.grow(part.len)?, part.offset).map_err(disk)?;
+        Ok(Answer::OK)
+    }
+
+    /// Checks a READ and finds what it reads.
+    pub fn part_to_read(&self, request: &Request) -> Result<Part, SdResult> {
+        count(&self.stat.reads, 1);
+        if request.flags.get() & FLAG_WRITE != 0 {
+            return Err(SdResult::INVALID_PARMS);
+        }
+        let object = self.object(oid_of(request)?)?;
+        let (offset, len) = (offset_of(request)?, room(request));
+        check_end(offset, len, object.len())?;
+        Ok(Part { object, offset, len })
+    }
+
+    pub fn create_object(&self, request: &Request, data: &[u8]) -> Result<Answer, SdResult> {
+        count(&self.stat.writes, 1);
+        check_payload(request)?;
+        let (oid, offset) = (oid_of(request)?, offset_of(request)?);
+        let cow = request.flags.get() & FLAG_COW != 0;
+        let kind = oid.kind().ok_or(SdResult::INVALID_PARMS)?;
+        if kind == OidKind::Inode {
+            if cow {
+                return Err(SdResult::INVALID_PARMS);
+            }
+            return self.create_inode(oid.vid(), offset, data);
+        }
+        let vdi = self.vdi(oid.vid());
+        let state = vdi.as_ref().map(|vdi| read(&vdi.state));
+        let len = match kind {
+            OidKind::Attr => ATTR_LEN as u64,
+            OidKind::Btree => BTREE_LEN,
+            _ => self.data_len(oid, state.as_deref())?,
+        };
+        if kind == OidKind::Data && state.is_some_and(|s| s.is_frozen() && !s.loading) {
+            return Err(SdResult::READONLY);
+        }
+        check_end(offset, data.len(), len)?;
+        // A payload that covers the whole object leaves nothing of the base: it is not read (4.4).
+        let base = match cow && data.len() as u64 != len {
+            true => Some(self.object(Oid(request.obj().cow_oid.get()))?),
+            false => None,
+        };
+        self.store
+            .create(oid, len, |object| {
+                if let Some(base) = base {
+                    object.fill_from(&base)?;
+                }
+                object.fill(data, offset)
+            })
+            .map_err(disk)?;
+        Ok(Answer::OK)
+    }
+
+    pub fn write_object(&self, request: &Request, data: &[u8]) -> Result<Answer, SdResult> {
+        count(&self.stat.writes, 1);
+        check_payload(request)?;
+        let (oid, offset) = (oid_of(request)?, offset_of(request)?);
+        if oid.kind() == Some(OidKind::Inode) {
+            return self.write_inode(oid.vid(), offset, data);
+        }
+        let vdi = match oid.kind() {
+            Some(OidKind::Data) => self.vdi(oid.vid()),
+            _ => None,
+        };
+        // Held until the data is stored: a snapshot waits for the writes that came before it.
+        let state = vdi.as_ref().map(|vdi| read(&vdi.state));
+        if state.as_ref().is_some_and(|state| state.header.is_snapshot()) {
+            return Err(SdResult::READONLY);
+        }
+        let object = self.object(oid)?;
+        check_end(offset, data.len(), object.len())?;
+        self.store.write(oid, &object, data, offset).map_err(disk)?;
+        Ok(Answer::OK)
+    }
+
+    /// Without regard to maps and references, as on the real server (4.6), but never an inode:
+    /// its VDI would be in use and gone.
+    pub fn remove_object(&self, request: &Request) -> Result<Answer, SdResult> {
+        count(&self.stat.removes, 1);
+        let oid = oid_of(request)?;
+        if oid.kind() == Some(OidKind::Inode) {
+            return Err(SdResult::INVALID_PARMS);
+        }
+        match self.store.remove(oid, true).map_err(disk)? {
+            true => Ok(Answer::OK),
+            false => Err(SdResult::NO_OBJ),
+        }
+    }
+
+    pub fn discard_object(&self, request: &Request) -> Result<Answer, SdResult> {
+        let oid = oid_of(request)?;
+        if oid.kind() != Some(OidKind::Data) || oid.index() >= MAX_DATA_OBJECTS {
+            return Err(SdResult::INVALID_PARMS);
+        }
+        let vdi = self.vdi(oid.vid()).ok_or(SdResult::NO_OBJ)?;
+        let state = read(&vdi.state);
+        let inode = self.object(oid.vid().inode())?;
+        if !state.has_array() {
+            // The index of a hypervolume is the client's alone (3.9).
+            return Err(SdResult::INVALID_PARMS);
+        }
+        let offset = map_entry_offset(oid.index()).into();
+        let changed = self.update_map(&vdi, &state, &inode, offset, &[0; 4])?;
+        // The own object too, where the map named another one: nothing will name it again (4.7).
+        if changed && !lock(&self.refs).contains(oid) {
+            count(&self.stat.removes, 1);
+            self.store.remove(oid, false).map_err(disk)?;
+        }
+        Ok(Answer::OK)
+    }
+
+    /// With sync, every acknowledged write is durable already. Without, this makes them so, and
+    /// clients must keep asking; INVALID_PARMS would tell them to stop (4.8).
+    pub fn flush(&self, request: &Request) -> Result<Answer, SdResult> {
+        count(&self.stat.flushes, 1);
+        oid_of(request)?;
+        if !self.store.syncs() {
+            self.store.sync_all().map_err(disk)?;
+        }
+        Ok(Answer::OK)
+    }
+
+    /// An inode written as a whole, as `dog cluster snapshot load` does (4.4, 6.2).
+    fn create_inode(&self, vid: Vid, offset: u64, data: &[u8]) -> Result<Answer, SdResult> {
+        check_end(offset, data.len(), INODE_LEN.into())?;
+        if vid.is_none() {
+            return Err(SdResult::INVALID_PARMS);
+        }
+        let _order = lock(&self.order);
+        let mut bytes = [0; size_of::<InodeHeader>()];
+        overlay(&mut bytes, 0, data, offset);
+        let header = InodeHeader::read_from_bytes(&bytes).map_err(|_| SdResult::INVALID_PARMS)?;
+        let vdi = self.vdi(vid).unwrap_or_else(|| {
+            let vdi = Vdi::new(vid, header);
+            write(&vdi.state).present = false;
+            Arc::new(vdi)
+        });
+        let mut state = write(&vdi.state);
+
+        let mut before = Vec::new();
+        if state.present && state.has_array() && !state.deleted {
+            self.read_map(vid, |index, owner| before.push(owner.data(index))).map_err(disk)?;
+        }
+        let mut after = Vec::new();
+        if header.store_policy == sheepdog_proto::inode::STORE_ARRAY && !header.is_deleted() {
+            let (first, map) = map_part(offset, data);
+            for (index, entry) in (first..).zip(entries(map)).filter(|(_, entry)| *entry != 0) {
+                let owner = Vid::new(entry).ok_or(SdResult::INVALID_PARMS)?;
+                after.push(owner.data(index));
+            }
+        }
+        {
+            let mut refs = lock(&self.refs);
+            after.iter().for_each(|&oid| refs.add(oid));
+        }
+        self.store
+            .create(vid.inode(), INODE_LEN.into(), |inode| inode.fill(data, offset))
+            .map_err(disk)?;
+        self.note_shift(header.block_size_shift);
+        state.header = header;
+        state.present = true;
+        state.deleted = header.is_deleted();
+        drop(state);
+        write(&self.vdis).entry(vid).or_insert(vdi);
+        self.release(before)?;
+        Ok(Answer::OK)
+    }
+
+    fn write_inode(&self, vid: Vid, offset: u64, data: &[u8]) -> Result<Answer, SdResult> {
+        let vdi = self.vdi(vid).ok_or(SdResult::NO_OBJ)?;
+        let inode = self.object(vid.inode())?;
+        check_end(offset, data.len(), inode.len())?;
+        if offset >= size_of::<InodeHeader>() as u64 {
+            self.write_beyond_header(&vdi, &read(&vdi.state), &inode, offset, data)?;
+            return Ok(Answer::OK);
+        }
+        let mut state = write(&vdi.state);
+        // A snapshot never thaws, also where a client writes back a header that it read before the
+        // snapshot was taken, as `dog vdi resize` does (7.3).
+        let kept;
+        let mut data = data;
+        if state.header.is_snapshot() {
+            let mut patched = data.to_vec();
+            let time = state.header.snap_ctime;
+            overlay(&mut patched, offset, &time.get().to_le_bytes(), SNAP_CTIME_OFFSET.into());
+            kept = patched;
+            data = &kept;
+        }
+        self.write_beyond_header(&vdi, &state, &inode, offset, data)?;
+        state.header = read_header(&inode).map_err(disk)?;
+        Ok(Answer::OK)
+    }
+
+    fn write_beyond_header(
+        &self,
+        vdi: &Vdi,
+        state: &State,
+        inode: &Object,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<(), SdResult> {
+        let end = offset + data.len() as u64;
+        let touches_map = offset < MAP_END.into() && end > MAP_OFFSET.into() && !data.is_empty();
+        if touches_map && state.has_array() {
+            self.update_map(vdi, state, inode, offset, data)?;
+        } else {
+            self.store.write(vdi.vid.inode(), inode, data, offset).map_err(disk)?;
+        }
+        Ok(())
+    }
+
+    /// Writes to an inode's array, and removes what no inode names any more (6.4).
+    ///
+    /// Returns whether any entry changed.
+    fn update_map(
+        &self,
+        vdi: &Vdi,
+        state: &State,
+        inode: &Object,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<bool, SdResult> {
+        // Whole entries, however the client cut its write.
+        let end = offset + data.len() as u64;
+        let first = offset.clamp(MAP_OFFSET.into(), MAP_END.into()) & !3;
+        let last = (end.clamp(MAP_OFFSET.into(), MAP_END.into()) + 3) & !3;
+        let mut old = vec![0; (last - first) as usize];
+        let index = ((first - u64::from(MAP_OFFSET)) / 4) as u32;
+        let mut before = Vec::new();
+        let changed;
+        {
+            let _map = lock(&vdi.map);
+            inode.read(&mut old, first).map_err(disk)?;
+            let mut new = old.clone();
+            overlay(&mut new, first, data, offset);
+            let mut after = Vec::new();
+            let pairs = entries(&old).zip(entries(&new));
+            for (index, (old, new)) in (index..).zip(pairs).filter(|(_, (old, new))| old != new) {
+                if new != 0 {
+                    let owner = Vid::new(new).ok_or(SdResult::INVALID_PARMS)?;
+                    after.push(owner.data(index));
+                }
+                before.extend(Vid::new(old).filter(|v| !v.is_none()).map(|v| v.data(index)));
+            }
+            if !after.is_empty() && state.is_frozen() {
+                return Err(SdResult::READONLY);
+            }
+            changed = !after.is_empty() || !before.is_empty();
+            // Counted before they are stored: after a failure an object stays too long at worst.
+            let mut refs = lock(&self.refs);
+            after.iter().for_each(|&oid| refs.add(oid));
+            drop(refs);
+            inode.fill(data, offset).map_err(disk)?;
+        }
+        // Outside the lock, so that updates of other entries share one sync.
+        self.store.sync(vdi.vid.inode(), inode).map_err(disk)?;
+        self.release(before)?;
+        Ok(changed)
+    }
+
+    /// Takes back one reference to each object, and removes those that nothing names any more,
+    /// before the client hears of it: its next CREATE must not meet a late removal (3.7).
+    pub fn release(&self, mut oids: Vec<Oid>) -> Result<(), SdResult> {
+        {
+            let mut refs = lock(&self.refs);
+            oids.retain(|&oid| refs.release(oid));
+        }
+        count(&self.stat.removes, oids.len());
+        for oid in oids {
+            // Not durably: after a crash of the machine the next start removes it again.
+            self.store.remove(oid, false).map_err(disk)?;
+        }
+        Ok(())
+    }
+
+    /// An object that a client may know of: reference counts are no objects here (6.2).
+    fn object(&self, oid: Oid) -> Result<Arc<Object>, SdResult> {
+        if oid.kind() == Some(OidKind::Ledger) {
+            return Err(SdResult::NO_OBJ);
+        }
+        self.store.get(oid).map_err(disk)?.ok_or(SdResult::NO_OBJ)
+    }
+
+    /// Bytes of a data or vmstate object to be created.
+    fn data_len(&self, oid: Oid, state: Option<&State>) -> Result<u64, SdResult> {
+        match state {
+            Some(state) if state.has_array() && oid.index() >= MAX_DATA_OBJECTS => None,
+            Some(state) => state.object_len(),
+            // A VDI that nobody knows has the cluster's geometry (3.2).
+            None => object_len(read(&self.config).block_size_shift),
+        }
+        .ok_or(SdResult::INVALID_PARMS)
+    }
+}
+
+/// The object that the request is about, if its id can be one.
+fn oid_of(request: &Request) -> Result<Oid, SdResult> {
+    let oid = Oid(request.obj().oid.get());
+    match oid.kind() {
+        // No VDI has the id 0 (2.5); a client that asks for its inode only wants to hear so.
+        Some(_) if oid.vid().is_none() => Err(SdResult::NO_OBJ),
+        Some(_) => Ok(oid),
+        None => Err(SdResult::INVALID_PARMS),
+    }
+}
+
+fn offset_of(request: &Request) -> Result<u64, SdResult> {
+    match request.obj().offset_high.get() {
+        0 => Ok(request.obj().offset.get().into()),
+        _ => Err(SdResult::INVALID_PARMS),
+    }
+}
+
+/// The real server neither refuses nor survives what lies beyond an object's end (0.6, 6.3).
+fn check_end(offset: u64, len: usize, object_len: u64) -> Result<(), SdResult> {
+    if offset + len as u64 <= object_len { Ok(()) } else { Err(SdResult::INVALID_PARMS) }
+}
+
+/// A length without the flag that announces a payload is a client's mistake (4.5).
+fn check_payload(request: &Request) -> Result<(), SdResult> {
+    let has_flag = request.flags.get() & FLAG_WRITE != 0;
+    if has_flag || request.data_length.get() == 0 { Ok(()) } else { Err(SdResult::INVALID_PARMS) }
+}
+
+/// Copies `data`, which lies at `at`, over that part of `bytes`, which lies at `start`, that it
+/// overlaps.
+fn overlay(bytes: &mut [u8], start: u64, data: &[u8], at: u64) {
+    let skip = start.saturating_sub(at) as usize;
+    let to = at.saturating_sub(start) as usize;
+    if let (Some(from), Some(to)) = (data.get(skip..), bytes.get_mut(to..)) {
+        let n = to.len().min(from.len());
+        to[..n].copy_from_slice(&from[..n]);
+    }
+}
+
+/// The whole map entries in `data`, which lies at `offset` of an inode, and the first one's index.
+fn map_part(offset: u64, data: &[u8]) -> (u32, &[u8]) {
+    let first = (offset.max(MAP_OFFSET.into()) + 3) & !3;
+    let last = (offset + data.len() as u64).min(MAP_END.into());
+    let range = first.saturating_sub(offset) as usize..last.saturating_sub(offset) as usize;
+    (((first - u64::from(MAP_OFFSET)) / 4) as u32, data.get(range).unwrap_or_default())
+}

@@ -1,0 +1,467 @@
+//! Objects as files: one sparse file per object, of the object's full size from its first moment.
+//!
+//! Knows names, descriptors and durability; nothing of VDIs, maps or requests.
+//!
+//! ```text
+//! DIR/inode/VID           DIR/data/VID/INDEX      DIR/vmstate/VID/INDEX
+//! DIR/attr/HASH/ATTR-ID   DIR/btree/VID/NODE      DIR/ledger/VID/INDEX
+//! DIR/temp/N              objects on their way to one of these names
+//! ```
+//!
+//! Two rules make every crash harmless: an object appears under its name only when all of it is on
+//! the disk (written aside, synced, renamed, directory synced), and what is acknowledged was synced
+//! before. Without `sync` the second rule holds against the end of the process, not of the machine.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use rustix::fs::{SeekFrom, copy_file_range, ioctl_ficlone, seek, statvfs, syncfs};
+use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
+use sheepdog_proto::oid::OidKind;
+use sheepdog_proto::{Oid, Vid};
+
+use crate::buf::Buf;
+use crate::lock;
+
+/// Directory of each kind of object.
+const KINDS: [(OidKind, &str); 6] = [
+    (OidKind::Inode, "inode"),
+    (OidKind::Data, "data"),
+    (OidKind::Vmstate, "vmstate"),
+    (OidKind::Attr, "attr"),
+    (OidKind::Btree, "btree"),
+    (OidKind::Ledger, "ledger"),
+];
+const TEMP: &str = "temp";
+
+/// Parts of the table of open files, each with its own lock.
+const SHARDS: usize = 64;
+
+/// Bytes that move through one buffer when a file is copied or hashed.
+pub const CHUNK: usize = 64 << 10;
+
+pub struct Store {
+    dir: PathBuf,
+    sync: bool,
+    shards: Box<[Mutex<Shard>]>,
+    open_per_shard: usize,
+    next_temp: AtomicU64,
+    /// Directories of single VDIs that are known to exist and to survive a crash.
+    dirs: Mutex<HashSet<PathBuf>>,
+}
+
+/// A lock covers both the names of its objects and their open files, so the two never disagree:
+/// names change, and missing files are opened, under the lock.
+#[derive(Default)]
+struct Shard {
+    open: HashMap<Oid, Slot>,
+    clock: u64,
+}
+
+struct Slot {
+    object: Arc<Object>,
+    used: u64,
+}
+
+/// An open object. It stays readable and writable after the object was replaced or removed; such
+/// writes then happened before the replacement.
+pub struct Object {
+    file: File,
+    len: u64,
+    /// Whether the name would survive a crash: false between rename and sync of the directory.
+    settled: AtomicBool,
+}
+
+impl Object {
+    /// Bytes of the object.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Appends `len` bytes from `offset` to `out`, if that takes no wait for a disk; otherwise
+    /// false, `out` unchanged.
+    pub fn read_now(&self, out: &mut Buf, offset: u64, len: usize) -> bool {
+        let start = out.len();
+        let room = &mut [IoSliceMut::new(out.grow(len))];
+        let whole = preadv2(&self.file, room, offset, ReadWriteFlags::NOWAIT) == Ok(len);
+        if !whole {
+            out.truncate(start);
+        }
+        whole
+    }
+
+    pub fn read(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(buf, offset)
+    }
+
+    /// Stores without making it durable: [`Store::create`] and [`Store::sync`] do that.
+    pub fn fill(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(data, offset)
+    }
+
+    /// Calls `each` for the parts of `range` that hold data, in order; the rest reads as zeros.
+    pub fn extents(
+        &self,
+        range: std::ops::Range<u64>,
+        mut each: impl FnMut(std::ops::Range<u64>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut at = range.start;
+        while at < range.end {
+            let start = match seek(&self.file, SeekFrom::Data(at)) {
+                Ok(start) => start,
+                Err(Errno::NXIO) => break,
+                Err(err) => return Err(err.into()),
+            };
+            let end = seek(&self.file, SeekFrom::Hole(start))?;
+            let (start, end) = (start.max(at), end.min(range.end));
+            if start >= end {
+                break;
+            }
+            each(start..end)?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Fills this new object with what `base` holds, holes staying holes.
+    pub fn fill_from(&self, base: &Object) -> io::Result<()> {
+        // Where the file system can share extents, copying on write costs nothing.
+        if self.len == base.len && ioctl_ficlone(&self.file, &base.file).is_ok() {
+            return Ok(());
+        }
+        let mut buf = Buf::default();
+        base.extents(0..self.len.min(base.len), |part| self.copy_extent(base, part, &mut buf))
+    }
+
+    fn copy_extent(
+        &self,
+        base: &Object,
+        part: std::ops::Range<u64>,
+        buf: &mut Buf,
+    ) -> io::Result<()> {
+        let (mut from, mut to) = (part.start, part.start);
+        while from < part.end {
+            let len = (part.end - from) as usize;
+            match copy_file_range(&base.file, Some(&mut from), &self.file, Some(&mut to), len) {
+                Ok(n) if n > 0 => {}
+                // Not every file system can; the plain way also finds out what else is wrong.
+                _ => {
+                    let chunk = buf.grow(len.min(CHUNK));
+                    base.read(chunk, from)?;
+                    self.fill(chunk, from)?;
+                    from += chunk.len() as u64;
+                    to = from;
+                    buf.clear();
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Opens the store in `dir`, creating what is missing and removing what a crash left behind.
+    ///
+    /// At most `open_files` objects are kept open. The caller has made sure that no other process
+    /// uses the directory.
+    pub fn open(dir: &Path, sync: bool, open_files: usize) -> io::Result<Store> {
+        let store = Store {
+            dir: dir.to_owned(),
+            sync,
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            open_per_shard: (open_files / SHARDS).max(1),
+            next_temp: AtomicU64::new(0),
+            dirs: Mutex::default(),
+        };
+        store.make_dirs()?;
+        Ok(store)
+    }
+
+    fn make_dirs(&self) -> io::Result<()> {
+        match fs::remove_dir_all(self.dir.join(TEMP)) {
+            Err(err) if err.kind() != ErrorKind::NotFound => return Err(err),
+            _ => {}
+        }
+        for name in KINDS.map(|(_, name)| name).into_iter().chain([TEMP]) {
+            match fs::create_dir(self.dir.join(name)) {
+                Err(err) if err.kind() != ErrorKind::AlreadyExists => return Err(err),
+                _ => {}
+            }
+        }
+        self.sync_dir(&self.dir)
+    }
+
+    /// Removes every object. Nobody else uses the store meanwhile.
+    pub fn wipe(&self) -> io::Result<()> {
+        for shard in &self.shards {
+            lock(shard).open.clear();
+        }
+        lock(&self.dirs).clear();
+        // Inodes go first: whatever a crash leaves of the rest is then named by none of them.
+        for (_, name) in KINDS {
+            match fs::remove_dir_all(self.dir.join(name)) {
+                Err(err) if err.kind() != ErrorKind::NotFound => return Err(err),
+                _ => self.sync_dir(&self.dir)?,
+            }
+        }
+        self.make_dirs()
+    }
+
+    pub fn syncs(&self) -> bool {
+        self.sync
+    }
+
+    /// Makes everything written so far survive a crash of the machine.
+    pub fn sync_all(&self) -> io::Result<()> {
+        Ok(syncfs(File::open(&self.dir)?)?)
+    }
+
+    /// Bytes of the file system that the store lies on: all, and free.
+    pub fn space(&self) -> io::Result<(u64, u64)> {
+        let s = statvfs(&self.dir)?;
+        Ok((s.f_blocks.saturating_mul(s.f_frsize), s.f_bavail.saturating_mul(s.f_frsize)))
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The object, or None where there is none.
+    pub fn get(&self, oid: Oid) -> io::Result<Option<Arc<Object>>> {
+        let mut shard = self.shard(oid);
+        shard.clock += 1;
+        let now = shard.clock;
+        if let Some(slot) = shard.open.get_mut(&oid) {
+            slot.used = now;
+            return Ok(Some(slot.object.clone()));
+        }
+        let Some(path) = self.path(oid) else { return Ok(None) };
+        let file = match OpenOptions::new().read(true).write(true).open(path) {
+            Ok(file) => file,
+            Err(err) if err.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(err) => return Err(err),
+        };
+        let len = file.metadata()?.len();
+        let object = Arc::new(Object { file, len, settled: AtomicBool::new(true) });
+        shard.insert(oid, object.clone(), self.open_per_shard);
+        Ok(Some(object))
+    }
+
+    pub fn exists(&self, oid: Oid) -> io::Result<bool> {
+        if self.shard(oid).open.contains_key(&oid) {
+            return Ok(true);
+        }
+        self.path(oid).map_or(Ok(false), |path| path.try_exists())
+    }
+
+    /// Creates or replaces an object of `len` bytes: what `fill` writes to it, zeros elsewhere.
+    ///
+    /// The object appears under its name complete, or, on an error, not at all.
+    pub fn create(
+        &self,
+        oid: Oid,
+        len: u64,
+        fill: impl FnOnce(&Object) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let path = self.path(oid).ok_or(ErrorKind::InvalidInput)?;
+        let temp = Temp::new(self)?;
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&temp.0)?;
+        file.set_len(len)?;
+        let object = Arc::new(Object { file, len, settled: AtomicBool::new(!self.sync) });
+        fill(&object)?;
+        if self.sync {
+            object.file.sync_all()?;
+        }
+        let dir = path.parent().unwrap_or(&self.dir);
+        self.make_dir(dir)?;
+        {
+            let mut shard = self.shard(oid);
+            fs::rename(&temp.0, &path)?;
+            shard.insert(oid, object.clone(), self.open_per_shard);
+        }
+        if self.sync {
+            self.sync_dir(dir)?;
+            object.settled.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Overwrites a part of an object.
+    pub fn write(&self, oid: Oid, object: &Object, data: &[u8], offset: u64) -> io::Result<()> {
+        if !self.sync {
+            return object.fill(data, offset);
+        }
+        let mut done = 0;
+        while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
+            let at = offset + done as u64;
+            // One call that writes and syncs this range: cheaper than pwrite and fdatasync, and
+            // not held up by what other requests wrote to the same object.
+            match pwritev2(&object.file, &[IoSlice::new(rest)], at, ReadWriteFlags::DSYNC)? {
+                0 => return Err(ErrorKind::WriteZero.into()),
+                n => done += n,
+            }
+        }
+        self.settle(oid, object)
+    }
+
+    /// Makes what [`Object::fill`] wrote durable.
+    pub fn sync(&self, oid: Oid, object: &Object) -> io::Result<()> {
+        if !self.sync {
+            return Ok(());
+        }
+        object.file.sync_data()?;
+        self.settle(oid, object)
+    }
+
+    /// Sees to it that an object whose creation another request is still syncing keeps its name.
+    fn settle(&self, oid: Oid, object: &Object) -> io::Result<()> {
+        if !object.settled.load(Ordering::Acquire) {
+            self.sync_dir(self.path(oid).as_deref().and_then(Path::parent).unwrap_or(&self.dir))?;
+        }
+        Ok(())
+    }
+
+    /// Removes an object; false where there was none.
+    ///
+    /// The name is gone at once, but a crash of the machine may bring it back, unless `durably`.
+    pub fn remove(&self, oid: Oid, durably: bool) -> io::Result<bool> {
+        let Some(path) = self.path(oid) else { return Ok(false) };
+        {
+            let mut shard = self.shard(oid);
+            shard.open.remove(&oid);
+            match fs::remove_file(&path) {
+                Err(err) if err.kind() == ErrorKind::NotFound => return Ok(false),
+                result => result?,
+            }
+        }
+        if durably {
+            self.sync_dir(path.parent().unwrap_or(&self.dir))?;
+        }
+        Ok(true)
+    }
+
+    /// The inodes there are.
+    pub fn inodes(&self) -> io::Result<Vec<Vid>> {
+        self.numbers(&self.dir.join(kind_dir(OidKind::Inode)), 6, Vid::new)
+    }
+
+    /// The VDI ids that have objects of a kind other than inode.
+    pub fn vids(&self, kind: OidKind) -> io::Result<Vec<Vid>> {
+        self.numbers(&self.dir.join(kind_dir(kind)), 6, Vid::new)
+    }
+
+    /// The indexes that a VDI has objects of a kind at.
+    pub fn indexes(&self, kind: OidKind, vid: Vid) -> io::Result<Vec<u32>> {
+        self.numbers(&self.dir.join(kind_dir(kind)).join(vid.to_string()), 8, Some)
+    }
+
+    /// Removes the directory of a VDI's objects of one kind if it is empty.
+    pub fn remove_dir(&self, kind: OidKind, vid: Vid) {
+        let dir = self.dir.join(kind_dir(kind)).join(vid.to_string());
+        let mut dirs = lock(&self.dirs);
+        if fs::remove_dir(&dir).is_ok() {
+            dirs.remove(&dir);
+        }
+    }
+
+    /// Names in `dir` that are hexadecimal numbers of `digits` digits, as the store writes them.
+    fn numbers<T>(
+        &self,
+        dir: &Path,
+        digits: usize,
+        wrap: impl Fn(u32) -> Option<T>,
+    ) -> io::Result<Vec<T>> {
+        let entries = match fs::read_dir(dir) {
+            Err(err) if err.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let name = entry?.file_name();
+            let text = name.to_str().filter(|text| text.len() == digits);
+            match text.and_then(|text| u32::from_str_radix(text, 16).ok()).and_then(&wrap) {
+                Some(number) => found.push(number),
+                None => log::warn!("{}: not an object, ignored", dir.join(name).display()),
+            }
+        }
+        Ok(found)
+    }
+
+    fn shard(&self, oid: Oid) -> std::sync::MutexGuard<'_, Shard> {
+        // Fibonacci hashing: neighbouring indexes and VDI ids spread over the shards.
+        let hash = oid.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - SHARDS.ilog2());
+        lock(&self.shards[hash as usize % SHARDS])
+    }
+
+    /// None for an object id that names nothing.
+    fn path(&self, oid: Oid) -> Option<PathBuf> {
+        let kind = oid.kind()?;
+        let mut path = self.dir.join(kind_dir(kind));
+        path.push(oid.vid().to_string());
+        if kind != OidKind::Inode {
+            path.push(format!("{:08x}", oid.index()));
+        } else if oid.index() != 0 {
+            return None;
+        }
+        Some(path)
+    }
+
+    /// Makes a VDI's directory exist, for good.
+    fn make_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut dirs = lock(&self.dirs);
+        if dirs.contains(dir) {
+            return Ok(());
+        }
+        match fs::create_dir(dir) {
+            Err(err) if err.kind() != ErrorKind::AlreadyExists => return Err(err),
+            _ => {}
+        }
+        self.sync_dir(dir.parent().unwrap_or(&self.dir))?;
+        dirs.insert(dir.to_owned());
+        Ok(())
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        if self.sync { File::open(dir)?.sync_all() } else { Ok(()) }
+    }
+}
+
+impl Shard {
+    fn insert(&mut self, oid: Oid, object: Arc<Object>, capacity: usize) {
+        self.clock += 1;
+        self.open.insert(oid, Slot { object, used: self.clock });
+        while self.open.len() > capacity {
+            // An object whose name is not settled yet stays, so that writers to it can know.
+            let old = self.open.iter().filter(|(_, s)| s.object.settled.load(Ordering::Acquire));
+            let Some(oid) = old.min_by_key(|(_, slot)| slot.used).map(|(&oid, _)| oid) else {
+                break;
+            };
+            self.open.remove(&oid);
+        }
+    }
+}
+
+/// A file that is removed unless it is renamed away.
+struct Temp(PathBuf);
+
+impl Temp {
+    fn new(store: &Store) -> io::Result<Temp> {
+        let n = store.next_temp.fetch_add(1, Ordering::Relaxed);
+        Ok(Temp(store.dir.join(TEMP).join(n.to_string())))
+    }
+}
+
+impl Drop for Temp {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn kind_dir(kind: OidKind) -> &'static str {
+    KINDS.iter().find(|(k, _)| *k == kind).map_or("", |(_, name)| name)
+}

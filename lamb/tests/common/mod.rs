@@ -1,0 +1,271 @@
+//! A client of few words for tests: it says exactly what it is told, and sees exactly what comes.
+
+// Each test program uses its own part of this.
+#![allow(dead_code)]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+
+use lamb::{Address, Options, Server};
+use sheepdog_proto::header::{ObjArm, VdiArm};
+use sheepdog_proto::inode::{InodeHeader, MAP_OFFSET, TAG_OFFSET, map_entry_offset};
+use sheepdog_proto::op::{self, FLAG_COW, FLAG_WRITE};
+use sheepdog_proto::zerocopy::{FromBytes, IntoBytes};
+use sheepdog_proto::{Oid, Request, Response, SdResult, VDI_BITMAP_LEN, Vid, name_field};
+
+pub const SHIFT: u8 = 22;
+pub const OBJECT: u64 = 1 << SHIFT;
+
+/// A server on a free port, over a directory that goes with it.
+pub struct Lamb {
+    pub dir: tempfile::TempDir,
+    pub server: Option<Server>,
+    pub options: Options,
+}
+
+impl Lamb {
+    pub fn start() -> Lamb {
+        Lamb::with(|_| {})
+    }
+
+    pub fn with(change: impl FnOnce(&mut Options)) -> Lamb {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = Options::new(dir.path().join("store"));
+        // Tests look at what a crash of the process leaves; syncing would only make them slow.
+        options.sync = false;
+        change(&mut options);
+        let server = Some(Server::start(&options).unwrap());
+        Lamb { dir, server, options }
+    }
+
+    pub fn restart(&mut self) {
+        drop(self.server.take());
+        self.server = Some(Server::start(&self.options).unwrap());
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        match self.server.as_ref().unwrap().addresses() {
+            [Address::Tcp(address), ..] => *address,
+            other => panic!("no TCP address in {other:?}"),
+        }
+    }
+
+    pub fn client(&self) -> Client {
+        Client::connect(self.address())
+    }
+
+    /// The data objects there are, by owner and index.
+    pub fn data_objects(&self) -> Vec<(u32, u32)> {
+        objects_in(&self.options.dir.join("data"))
+    }
+}
+
+pub fn objects_in(dir: &Path) -> Vec<(u32, u32)> {
+    let number = |name: std::ffi::OsString| u32::from_str_radix(name.to_str().unwrap(), 16).unwrap();
+    let mut objects = Vec::new();
+    for vid in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        for index in std::fs::read_dir(vid.path()).unwrap().map(Result::unwrap) {
+            objects.push((number(vid.file_name()), number(index.file_name())));
+        }
+    }
+    objects.sort_unstable();
+    objects
+}
+
+pub struct Client {
+    pub stream: TcpStream,
+    next_id: u32,
+}
+
+impl Client {
+    pub fn connect(address: SocketAddr) -> Client {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        // A server that hangs fails the test instead of stopping it.
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        Client { stream, next_id: 1 }
+    }
+
+    /// Sends a request; returns its id.
+    pub fn send(&mut self, mut request: Request, payload: &[u8]) -> u32 {
+        self.next_id += 1;
+        request.id = self.next_id.into();
+        if !payload.is_empty() {
+            request.data_length = (payload.len() as u32).into();
+            request.flags = (request.flags.get() | FLAG_WRITE).into();
+        }
+        self.stream.write_all(&[request.as_bytes(), payload].concat()).unwrap();
+        self.next_id
+    }
+
+    /// Receives whatever answer comes next.
+    pub fn receive(&mut self) -> std::io::Result<(Response, Vec<u8>)> {
+        let mut header = [0; 48];
+        self.stream.read_exact(&mut header)?;
+        let response = Response::read_from_bytes(&header).unwrap();
+        let mut payload = vec![0; response.data_length.get() as usize];
+        self.stream.read_exact(&mut payload)?;
+        Ok((response, payload))
+    }
+
+    /// One request and its answer.
+    pub fn call(&mut self, request: Request, payload: &[u8]) -> (Response, Vec<u8>) {
+        let id = self.send(request, payload);
+        let (response, data) = self.receive().unwrap();
+        assert_eq!((response.id.get(), response.opcode), (id, request.opcode));
+        assert_eq!((response.proto_ver, response.flags.get()), (0, 0));
+        (response, data)
+    }
+
+    pub fn result(&mut self, request: Request, payload: &[u8]) -> SdResult {
+        let (response, data) = self.call(request, payload);
+        let piggyback = request.flags.get() & op::FLAG_PIGGYBACK != 0;
+        if request.flags.get() & FLAG_WRITE != 0 && !piggyback {
+            assert_eq!(data.len(), 0, "an answer to a write has no payload");
+        }
+        if !response.result().is_success() && !piggyback {
+            assert_eq!(data.len(), 0, "a failure has no payload");
+        }
+        response.result()
+    }
+
+    pub fn read(&mut self, oid: Oid, offset: u32, len: u32) -> Result<Vec<u8>, SdResult> {
+        let (response, data) = self.call(Request::read(oid, offset, len), &[]);
+        if !response.result().is_success() {
+            assert_eq!(data.len(), 0, "a failure has no payload");
+            return Err(response.result());
+        }
+        assert_eq!(data.len(), len as usize, "a read is never short");
+        Ok(data)
+    }
+
+    pub fn write(&mut self, oid: Oid, offset: u32, data: &[u8]) -> SdResult {
+        self.result(obj(op::WRITE_OBJ, FLAG_WRITE, oid, offset), data)
+    }
+
+    pub fn create(&mut self, oid: Oid, offset: u32, data: &[u8]) -> SdResult {
+        self.result(obj(op::CREATE_AND_WRITE_OBJ, FLAG_WRITE, oid, offset), data)
+    }
+
+    pub fn create_cow(&mut self, oid: Oid, from: Oid, offset: u32, data: &[u8]) -> SdResult {
+        let arm = ObjArm {
+            oid: oid.0.into(),
+            cow_oid: from.0.into(),
+            offset: offset.into(),
+            ..ObjArm::default()
+        };
+        self.result(Request::new(op::CREATE_AND_WRITE_OBJ, FLAG_WRITE | FLAG_COW, arm), data)
+    }
+
+    pub fn remove(&mut self, oid: Oid) -> SdResult {
+        self.result(obj(op::REMOVE_OBJ, 0, oid, 0), &[])
+    }
+
+    pub fn discard(&mut self, oid: Oid) -> SdResult {
+        self.result(obj(op::DISCARD_OBJ, 0, oid, 0), &[])
+    }
+
+    /// Updates map entries from `index` on.
+    pub fn map(&mut self, vid: Vid, index: u32, owners: &[Vid]) -> SdResult {
+        let entries: Vec<u8> = owners.iter().flat_map(|vid| vid.get().to_le_bytes()).collect();
+        self.write(vid.inode(), map_entry_offset(index), &entries)
+    }
+
+    /// Creates and maps one object, as a client does that writes to a new part of its VDI.
+    pub fn allocate(&mut self, vid: Vid, index: u32, data: &[u8]) {
+        assert_eq!(self.create(vid.data(index), 0, data), SdResult::SUCCESS);
+        assert_eq!(self.map(vid, index, &[vid]), SdResult::SUCCESS);
+    }
+
+    pub fn header(&mut self, vid: Vid) -> InodeHeader {
+        let bytes = self.read(vid.inode(), 0, size_of::<InodeHeader>() as u32).unwrap();
+        InodeHeader::read_from_bytes(&bytes).unwrap()
+    }
+
+    /// The first `n` entries of a map.
+    pub fn entries(&mut self, vid: Vid, n: u32) -> Vec<u32> {
+        let bytes = self.read(vid.inode(), MAP_OFFSET, 4 * n).unwrap();
+        bytes.chunks_exact(4).map(|b| u32::from_le_bytes(b.try_into().unwrap())).collect()
+    }
+
+    pub fn vdi_op(&mut self, opcode: u8, arm: VdiArm, payload: &[u8]) -> Result<Vid, SdResult> {
+        let (response, data) = self.call(Request::new(opcode, FLAG_WRITE, arm), payload);
+        assert_eq!(data.len(), 0);
+        match response.result() {
+            SdResult::SUCCESS => Ok(response.vdi().vid().unwrap()),
+            result => Err(result),
+        }
+    }
+
+    pub fn new_vdi(&mut self, name: &str, arm: VdiArm) -> Result<Vid, SdResult> {
+        self.vdi_op(op::NEW_VDI, arm, &name_field(name.as_bytes()).unwrap())
+    }
+
+    /// A new VDI of so many objects of the usual size.
+    pub fn vdi(&mut self, name: &str, objects: u64) -> Vid {
+        self.new_vdi(name, VdiArm { vdi_size: (objects * OBJECT).into(), ..VdiArm::default() })
+            .unwrap()
+    }
+
+    pub fn look_up(
+        &mut self,
+        opcode: u8,
+        name: &str,
+        tag: &str,
+        snapid: u32,
+    ) -> Result<Vid, SdResult> {
+        let payload = [name, tag].map(|text| name_field(text.as_bytes()).unwrap()).concat();
+        self.vdi_op(opcode, VdiArm { snapid: snapid.into(), ..VdiArm::default() }, &payload)
+    }
+
+    pub fn info(&mut self, name: &str, tag: &str, snapid: u32) -> Result<Vid, SdResult> {
+        self.look_up(op::GET_VDI_INFO, name, tag, snapid)
+    }
+
+    pub fn delete(&mut self, name: &str, tag: &str, snapid: u32) -> Result<Vid, SdResult> {
+        self.look_up(op::DEL_VDI, name, tag, snapid)
+    }
+
+    /// Freezes the working VDI `vid` under `tag` (5.8); returns its successor.
+    pub fn snapshot(&mut self, name: &str, vid: Vid, tag: &str) -> Vid {
+        let field = name_field(tag.as_bytes()).unwrap();
+        assert_eq!(self.write(vid.inode(), TAG_OFFSET, &field), SdResult::SUCCESS);
+        self.branch(name, vid, 1).unwrap()
+    }
+
+    /// NEW_VDI with a base: snapshot, clone or rebase (4.2).
+    pub fn branch(&mut self, name: &str, base: Vid, snapid: u32) -> Result<Vid, SdResult> {
+        let header = self.header(base);
+        let arm = VdiArm {
+            vdi_size: header.vdi_size,
+            base_vdi_id: base.get().into(),
+            copies: header.nr_copies,
+            copy_policy: header.copy_policy,
+            store_policy: header.store_policy,
+            block_size_shift: header.block_size_shift,
+            snapid: snapid.into(),
+            ..VdiArm::default()
+        };
+        self.new_vdi(name, arm)
+    }
+
+    /// READ_VDIS or READ_DEL_VDIS as a list.
+    pub fn vdis(&mut self, opcode: u8) -> Vec<u32> {
+        let (response, bitmap) =
+            self.call(Request::new(opcode, 0, [0; 32]).with_length(VDI_BITMAP_LEN as u32), &[]);
+        assert_eq!(response.result(), SdResult::SUCCESS);
+        let set = |vid: &u32| bitmap[*vid as usize / 8] & (1 << (vid % 8)) != 0;
+        (0..8 * VDI_BITMAP_LEN as u32).filter(set).collect()
+    }
+}
+
+pub fn obj(opcode: u8, flags: u16, oid: Oid, offset: u32) -> Request {
+    let arm = ObjArm { oid: oid.0.into(), offset: offset.into(), ..ObjArm::default() };
+    Request::new(opcode, flags, arm)
+}
+
+pub fn vid(vid: u32) -> Vid {
+    Vid::new(vid).unwrap()
+}
