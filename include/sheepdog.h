@@ -19,6 +19,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 #ifdef __GNUC__
 #define SD_EXTENSION __extension__
@@ -34,6 +35,9 @@ typedef struct sd_inode *sd_vdi_t;
 
 /* Receives a message of the library, without a newline; valid for the call. */
 typedef void (sd_log_fn)(int level, const char *message, void *opaque);
+
+/* Receives one extent of sd_vdi_block_status(); `status` is SD_EXTENT_*. Not 0 ends the walk. */
+typedef int (sd_extent_fn)(off_t offset, size_t len, int status, void *opaque);
 
 /* An iterator, filled in by the function that lists. Each live iterator has functions of its own,
  * which is why they take no argument. */
@@ -373,6 +377,49 @@ typedef struct sd_list_iter {
 #define SD_WRITE_FUA 1
 
 /**
+ * Kinds of extents.
+ */
+#define SD_EXTENT_HOLE 0
+
+#define SD_EXTENT_ALLOCATED 1
+
+/**
+ * The data is a parent's: a write makes a copy of the object.
+ */
+#define SD_EXTENT_SHARED 2
+
+/**
+ * What sd_vdi_create_ex() can be told. Zeroed, it is what sd_vdi_create() does. Grows only at its
+ * end.
+ */
+typedef struct sd_create_opts {
+    /**
+     * Bytes of an object, a power of two from 2^20 to 2^31; 0 for the cluster's default.
+     */
+    uint64_t object_size;
+    /**
+     * Copies of each object; 0 for the cluster's default.
+     */
+    uint8_t copies;
+    /**
+     * An erasure code instead of copies: 2, 4, 8 or 16 data strips, ...
+     */
+    uint8_t ec_data;
+    /**
+     * ... and 1 to 15 parity strips. Both 0: none.
+     */
+    uint8_t ec_parity;
+    /**
+     * Allocate all objects now.
+     */
+    bool prealloc;
+    /**
+     * A hypervolume, which can have up to 16 PiB with objects of 4 MiB.
+     */
+    bool hypervolume;
+} sd_create_opts;
+
+/**
  * What a VDI is. Grows only at its end.
  */
 typedef struct sd_vdi_info {
@@ -504,6 +551,17 @@ int sd_set_timeout(sd_t sd, unsigned int ms);
 int sd_vdi_create(sd_t sd, const char *name, size_t size, int copies, bool prealloc, sd_vdi_t *vdi);
 
 /**
+ * Creates a VDI as `opts` says; NULL is all zeros. `sizeof_opts` is `sizeof(struct
+ * sd_create_opts)` as the program was compiled. Otherwise as sd_vdi_create().
+ */
+int sd_vdi_create_ex(sd_t sd,
+                     const char *name,
+                     size_t size,
+                     const struct sd_create_opts *opts,
+                     size_t sizeof_opts,
+                     sd_vdi_t *vdi);
+
+/**
  * Opens the working VDI `name` for reading and writing. Takes its lock where the cluster has
  * locks; handles of one `sd` on the same VDI share it, and see each other's writes.
  *
@@ -544,6 +602,61 @@ int sd_vdi_read(sd_t sd, sd_vdi_t vdi, void *data, size_t size, off_t offset);
 int sd_vdi_write(sd_t sd, sd_vdi_t vdi, const void *data, size_t size, off_t offset, int flag);
 
 /**
+ * Reads into `iovcnt` buffers one after the other; otherwise as sd_vdi_read(). The buffers must
+ * not overlap.
+ */
+int sd_vdi_readv(sd_t sd, sd_vdi_t vdi, const struct iovec *iov, int iovcnt, off_t offset);
+
+/**
+ * Writes from `iovcnt` buffers one after the other; otherwise as sd_vdi_write().
+ */
+int sd_vdi_writev(sd_t sd,
+                  sd_vdi_t vdi,
+                  const struct iovec *iov,
+                  int iovcnt,
+                  off_t offset,
+                  int flag);
+
+/**
+ * Makes `len` bytes at `offset` read as zeros, and frees the objects that lie wholly inside; the
+ * last object of the VDI counts as inside where the range reaches the VDI's end. Snapshots and
+ * clones that share the objects keep them.
+ */
+int sd_vdi_discard(sd_t sd, sd_vdi_t vdi, off_t offset, size_t len);
+
+/**
+ * Writes zeros, without sending them: objects wholly inside the range are freed. `flag` as for
+ * sd_vdi_write().
+ */
+int sd_vdi_write_zeroes(sd_t sd, sd_vdi_t vdi, off_t offset, size_t len, int flag);
+
+/**
+ * Makes a VDI larger or smaller. What is cut off is freed, and reads as zeros if the VDI grows
+ * again. Waits for writes under way in other threads; later ones beyond the new end are refused.
+ *
+ * Errors: SD_RES_INVALID_PARMS (size 0 or too large, see sd_vdi_create()).
+ */
+int sd_vdi_resize(sd_t sd, sd_vdi_t vdi, size_t size);
+
+/**
+ * Tells what `len` bytes at `offset` consist of: calls `fn`, in this thread, for each extent in
+ * turn, neighbours of one kind as one. Where `fn` returns anything but 0 the walk ends, with
+ * success. `fn` may call the library.
+ */
+int sd_vdi_block_status(sd_t sd,
+                        sd_vdi_t vdi,
+                        off_t offset,
+                        size_t len,
+                        sd_extent_fn *fn,
+                        void *opaque);
+
+/**
+ * Forgets what is known of a VDI's contents, so that a reader sees the objects that another `sd`
+ * has allocated since it opened.
+ */
+int sd_vdi_refresh(sd_t sd, sd_vdi_t vdi);
+
+/**
  * Makes every write that returned before this call stable: it outlasts a power failure.
  */
 int sd_vdi_flush(sd_t sd, sd_vdi_t vdi);
@@ -565,6 +678,95 @@ int sd_vdi_delete(sd_t sd, const char *name);
 int sd_vdi_get_info(sd_vdi_t vdi, struct sd_vdi_info *info, size_t sizeof_info);
 
 /**
+ * Gives the VDI `name` an attribute: `value_len` bytes (0 to 65536) under `key` (1 to 255 bytes).
+ * Replaces the value where the key exists. Attributes belong to the name: snapshots do not change
+ * them.
+ *
+ * Errors: SD_RES_NO_VDI, SD_RES_INVALID_PARMS (key or value too long, key empty).
+ */
+int sd_vdi_setattr(sd_t sd, const char *name, const char *key, const void *value, size_t value_len);
+
+/**
+ * Copies the value of an attribute to `value`, which has room for `value_len` bytes.
+ * sd_vdi_attr_size() tells how long it is.
+ *
+ * Errors: SD_RES_NO_VDI, SD_RES_NO_OBJ (no such key), SD_RES_BUFFER_SMALL (nothing is copied).
+ */
+int sd_vdi_getattr(sd_t sd, const char *name, const char *key, void *value, size_t value_len);
+
+/**
+ * Tells how many bytes the value of an attribute has.
+ *
+ * Errors: as sd_vdi_getattr().
+ */
+int sd_vdi_attr_size(sd_t sd, const char *name, const char *key, size_t *size);
+
+/**
+ * Deletes an attribute.
+ *
+ * Errors: SD_RES_NO_VDI, SD_RES_NO_OBJ (no such key).
+ */
+int sd_vdi_delattr(sd_t sd, const char *name, const char *key);
+
+/**
+ * Makes what `vdi` holds now a snapshot called `tag`; `vdi` goes on as the working VDI. Waits for
+ * writes under way in other threads. A non-NULL `snap_vdi` opens the snapshot.
+ *
+ * A tag that is a number is better avoided: other tools take it for the id of a snapshot.
+ *
+ * Errors: SD_RES_VDI_EXIST (the VDI has a snapshot with that tag), SD_RES_INVALID_PARMS (the tag
+ * is empty or longer than 255 bytes), SD_RES_READONLY (`vdi` is a snapshot).
+ */
+int sd_snapshot_create(sd_t sd, sd_vdi_t vdi, const char *tag, sd_vdi_t *snap_vdi);
+
+/**
+ * Opens a snapshot of the VDI `name` for reading: that with `tag` where it is neither NULL nor "",
+ * else that with the id `idx`. To be closed with sd_vdi_close().
+ *
+ * Errors: SD_RES_NO_VDI, SD_RES_NO_TAG, SD_RES_INVALID_PARMS (neither tag nor id).
+ */
+int sd_snapshot_open(sd_t sd, const char *name, const char *tag, int idx, sd_vdi_t *snap_vdi);
+
+/**
+ * Makes the working VDI of the snapshot's name a copy of the snapshot `vdi`: what was written
+ * since is gone. The servers do it in one step. Handles of this `sd` that are open on the working
+ * VDI go on, on the new content.
+ *
+ * Errors: SD_RES_INVALID_PARMS (`vdi` is not a snapshot).
+ */
+int sd_snapshot_rollback(sd_t sd, sd_vdi_t vdi);
+
+/**
+ * Reads from a snapshot: as sd_vdi_read().
+ */
+int sd_snapshot_read(sd_t sd, sd_vdi_t vdi, void *data, size_t size, off_t offset);
+
+/**
+ * Deletes a snapshot of the VDI `name`, named as for sd_snapshot_open(). The working VDI, other
+ * snapshots and clones keep what they share with it.
+ *
+ * Errors: SD_RES_NO_VDI, SD_RES_NO_TAG, SD_RES_VDI_LOCKED (a handle of this `sd` is open on it).
+ */
+int sd_snapshot_delete(sd_t sd, const char *name, const char *tag, int idx);
+
+/**
+ * Creates the VDI `dst_name` as a copy of a snapshot, whose objects it shares until it writes to
+ * them. The snapshot is the one of `src_vdi`'s name with `tag`, or with the id `idx` where the tag
+ * is NULL or ""; with neither, `src_vdi` is the snapshot itself. `copies` 0 is as many as the
+ * snapshot has. A non-NULL `dst_vdi` opens the clone.
+ *
+ * Errors: SD_RES_VDI_EXIST, SD_RES_NO_TAG, SD_RES_INVALID_PARMS (`src_vdi` is a working VDI, and
+ * neither tag nor id is given).
+ */
+int sd_vdi_clone(sd_t sd,
+                 sd_vdi_t src_vdi,
+                 const char *dst_name,
+                 const char *tag,
+                 int idx,
+                 int copies,
+                 sd_vdi_t *dst_vdi);
+
+/**
  * Lists the names of the working VDIs, sorted, each once, as they are now.
  *
  * On success `*iter` is an iterator of its own, to be used by one thread at a time: has_next()
@@ -574,6 +776,16 @@ int sd_vdi_get_info(sd_vdi_t vdi, struct sd_vdi_info *info, size_t sizeof_info);
  * past that.
  */
 int sd_vdi_list(sd_t sd, sd_list_iter *iter);
+
+/**
+ * Lists the snapshots of the VDI `name`, in the order of their ids, as they are now.
+ *
+ * As sd_vdi_list(), but with next_snapshot(), which gives a pointer to a handle that the iterator
+ * owns: to be used, in sd_vdi_get_info() or sd_snapshot_read() for example, until destory().
+ *
+ * Errors: SD_RES_NO_VDI (neither a working VDI nor a snapshot has the name).
+ */
+int sd_snapshot_list(sd_t sd, const char *name, sd_list_iter *iter);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -114,6 +114,14 @@ impl Ghosts {
     pub fn take(&self) -> Vec<Ghost> {
         std::mem::take(&mut lock(&self.0))
     }
+
+    /// Waits until they are over, as far as anybody can know.
+    pub async fn settle(&self, cluster: &Cluster, op: &Op) -> Result<()> {
+        for ghost in self.take() {
+            cluster.settled(op, ghost).await?;
+        }
+        Ok(())
+    }
 }
 
 /// One operation of the program: what bounds the requests that it consists of.
@@ -302,23 +310,32 @@ impl Cluster {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Sends a request and gives its successful answer. Waits for a gateway where there is none,
-    /// repeats what is refused only for the moment, and what a broken connection left open where
-    /// that is safe. Any other result is [`Error::Server`].
+    /// As [`Cluster::call_any`], for an answer that is a success. Any other result is
+    /// [`Error::Server`].
     pub async fn call(&self, op: &Op, call: Call<'_>) -> Result<Reply> {
+        let opcode = call.request.opcode;
+        let reply = self.call_any(op, call).await?;
+        match reply.header.result() {
+            result if result.is_success() => Ok(reply),
+            result => Err(Error::Server { opcode, result }),
+        }
+    }
+
+    /// Sends a request and gives its answer. Waits for a gateway where there is none, repeats what
+    /// is refused only for the moment, and what a broken connection left open where that is safe.
+    pub async fn call_any(&self, op: &Op, call: Call<'_>) -> Result<Reply> {
         let mut backoff = Backoff::new();
         loop {
             let link = self.uplink(op).await?;
             let error = match self.exchange(op, link, &call).await {
-                Ok(reply) if reply.header.result().is_success() => return Ok(reply),
                 Ok(reply) => {
                     let (opcode, result) = (call.request.opcode, reply.header.result());
-                    let error = Error::Server { opcode, result };
                     match classify(result) {
-                        Class::Final => return Err(error),
+                        Class::Final => return Ok(reply),
                         Class::Transient => {}
                         Class::GoingAway => self.drop_link(link, "the gateway is going away"),
                     }
+                    let error = Error::Server { opcode, result };
                     log::info!("{error}; trying again");
                     error
                 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use super::cluster::sd_t;
 use super::vdi::{sd_inode, sd_vdi_t};
 use crate::error::{Error, Result};
-use crate::vdi::{Client, Name, Vdi};
+use crate::vdi::{Client, Name, Vdi, Which};
 
 /// Runs the body of a C function: its result as a code. No panic leaves it, nor prints anything.
 pub fn enter(body: impl FnOnce() -> Result<()>) -> c_int {
@@ -100,6 +100,22 @@ pub unsafe fn name(name: *const c_char) -> Result<Name> {
     Name::new(unsafe { text(name) }?)
 }
 
+/// Which snapshot: by its tag where that is neither NULL nor "", else by its id. None where the
+/// program names neither.
+///
+/// # Safety
+/// `tag` is NULL or a C string that stays as it is for the call.
+pub unsafe fn which(tag: *const c_char, idx: c_int) -> Result<Option<Which>> {
+    // SAFETY: as the caller promises.
+    let tag = if tag.is_null() { &[] } else { unsafe { text(tag)? } };
+    if tag.is_empty() && idx == 0 {
+        return Ok(None);
+    }
+    let idx = if tag.is_empty() { idx } else { 0 };
+    let idx = u32::try_from(idx).map_err(|_| Error::Invalid("the snapshot id is negative"))?;
+    Which::snapshot(tag, idx).map(Some)
+}
+
 /// Where a result goes, once there is one.
 pub struct Out<T>(*mut T);
 
@@ -137,6 +153,31 @@ pub fn check_buffer(base: *const c_void, len: usize) -> Result<()> {
         return Err(Error::Invalid("the length is more than memory can hold"));
     }
     Ok(())
+}
+
+/// The buffers of a vectored call, checked: their addresses and lengths.
+///
+/// # Safety
+/// `iov` is NULL or points to `iovcnt` of them.
+pub unsafe fn iovecs(iov: *const libc::iovec, iovcnt: c_int) -> Result<Vec<(*mut u8, usize)>> {
+    let count = usize::try_from(iovcnt).map_err(|_| Error::Invalid("iovcnt is negative"))?;
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    if iov.is_null() {
+        return Err(NULL);
+    }
+    // SAFETY: not NULL, and `count` long as the caller promises.
+    let iovecs = unsafe { std::slice::from_raw_parts(iov, count) };
+    let mut total = 0usize;
+    for iovec in iovecs {
+        check_buffer(iovec.iov_base, iovec.iov_len)?;
+        total = total.checked_add(iovec.iov_len).ok_or(Error::Invalid("the length"))?;
+    }
+    if isize::try_from(total).is_err() {
+        return Err(Error::Invalid("the length is more than memory can hold"));
+    }
+    Ok(iovecs.iter().map(|iovec| (iovec.iov_base.cast(), iovec.iov_len)).collect())
 }
 
 #[derive(Clone, Copy)]

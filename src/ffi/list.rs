@@ -3,11 +3,12 @@
 //! The functions of an iterator take no argument (spec.md), so each live iterator has function
 //! addresses of its own: one out of [`POOL`] of them, compiled ahead.
 
-use std::ffi::{CString, c_int, c_void};
+use std::ffi::{CString, c_char, c_int, c_void};
 use std::sync::Mutex;
 
 use super::cluster::sd_t;
 use super::entry::{self, Out, enter};
+use super::vdi::sd_vdi_t;
 use crate::error::{Error, Result};
 use crate::exec::lock;
 
@@ -24,8 +25,49 @@ pub struct sd_list_iter {
 
 /// What an iterator goes through.
 struct List {
-    items: Vec<CString>,
+    items: Items,
     next: usize,
+}
+
+enum Items {
+    Names(Vec<CString>),
+    /// Handles that the iterator owns, where the program gets pointers to them.
+    Snapshots(Vec<Handle>),
+}
+
+#[repr(transparent)]
+struct Handle(sd_vdi_t);
+
+// SAFETY: a handle is a number, never followed as a pointer.
+unsafe impl Send for Handle {}
+
+impl Items {
+    fn len(&self) -> usize {
+        match self {
+            Items::Names(names) => names.len(),
+            Items::Snapshots(handles) => handles.len(),
+        }
+    }
+
+    fn get(&mut self, index: usize) -> Option<*mut c_void> {
+        match self {
+            Items::Names(names) => Some(names.get(index)?.as_ptr().cast_mut().cast()),
+            Items::Snapshots(handles) => Some((&raw mut handles.get_mut(index)?.0).cast()),
+        }
+    }
+}
+
+impl Drop for Items {
+    fn drop(&mut self) {
+        if let Items::Snapshots(handles) = self {
+            for Handle(handle) in handles {
+                // Closed already where the program did that itself, or closed the sd_t.
+                if let Ok(handle) = entry::remove_vdi(*handle) {
+                    handle.client.close_snapshot(&handle.vdi);
+                }
+            }
+        }
+    }
 }
 
 /// How many iterators can be alive at once.
@@ -48,7 +90,7 @@ extern "C" fn next<const N: usize>() -> *mut c_void {
         let mut slot = lock(&LISTS[N]);
         let Some(list) = slot.as_mut() else { return Ok(()) };
         if let Some(item) = list.items.get(list.next) {
-            result = item.as_ptr().cast_mut().cast();
+            result = item;
             list.next += 1;
         }
         Ok(())
@@ -58,7 +100,8 @@ extern "C" fn next<const N: usize>() -> *mut c_void {
 
 extern "C" fn destroy<const N: usize>() {
     enter(|| {
-        *lock(&LISTS[N]) = None;
+        let list = lock(&LISTS[N]).take();
+        drop(list);
         Ok(())
     });
 }
@@ -85,7 +128,7 @@ static FUNCTIONS: [[Functions; 16]; 16] = {
 const _: () = assert!(POOL == 16 * 16);
 
 /// An iterator through `items`, in a free slot of the pool.
-fn iterate(items: Vec<CString>) -> Result<sd_list_iter> {
+fn iterate(items: Items) -> Result<sd_list_iter> {
     let mut list = Some(List { items, next: 0 });
     for (slot, functions) in LISTS.iter().zip(FUNCTIONS.iter().flatten()) {
         let mut slot = lock(slot);
@@ -113,7 +156,30 @@ pub unsafe extern "C" fn sd_vdi_list(sd: sd_t, iter: *mut sd_list_iter) -> c_int
         let out = unsafe { Out::new(iter)? };
         let names = client.cluster.run(async |op| client.list(op).await)?;
         let names = names.into_iter().filter_map(|name| CString::new(name).ok()).collect();
-        out.set(iterate(names)?);
+        out.set(iterate(Items::Names(names))?);
+        Ok(())
+    })
+}
+
+/// Lists the snapshots of the VDI `name`, in the order of their ids, as they are now.
+///
+/// As sd_vdi_list(), but with next_snapshot(), which gives a pointer to a handle that the iterator
+/// owns: to be used, in sd_vdi_get_info() or sd_snapshot_read() for example, until destory().
+///
+/// Errors: SD_RES_NO_VDI (neither a working VDI nor a snapshot has the name).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_snapshot_list(
+    sd: sd_t,
+    name: *const c_char,
+    iter: *mut sd_list_iter,
+) -> c_int {
+    enter(|| {
+        let client = entry::client(sd)?;
+        // SAFETY: the caller passes pointers as the header says.
+        let (name, out) = unsafe { (entry::name(name)?, Out::new(iter)?) };
+        let snapshots = client.cluster.run(async |op| client.snapshots(op, name).await)?;
+        let handles = snapshots.into_iter().map(|vdi| entry::new_vdi(&client, vdi).map(Handle));
+        out.set(iterate(Items::Snapshots(handles.collect::<Result<_>>()?))?);
         Ok(())
     })
 }

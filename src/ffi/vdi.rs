@@ -1,14 +1,18 @@
 //! VDIs: create, open, read, write, delete.
 
 use std::ffi::{c_char, c_int, c_void};
+use std::mem::{offset_of, size_of};
+use std::sync::Arc;
 
 use sheepdog_proto::{NAME_LEN, time_to_ns};
 
 use super::cluster::sd_t;
-use super::entry::{self, Out, enter};
+use libc::iovec;
+
+use super::entry::{self, Out, VdiHandle, enter};
 use crate::error::{Error, Result};
 use crate::net::{RecvBuf, SendBuf};
-use crate::vdi::CreateOptions;
+use crate::vdi::{Client, CreateOptions, ExtentKind, Name};
 
 /// cbindgen:ignore
 #[repr(C)]
@@ -74,19 +78,96 @@ pub unsafe extern "C" fn sd_vdi_create(
         // SAFETY: the caller passes pointers as the header says.
         let (name, out) = unsafe { (entry::name(name)?, Out::optional(vdi)) };
         let copies = u8::try_from(copies).map_err(|_| Error::Invalid("copies is not in 0..31"))?;
-        let options = CreateOptions { size: size as u64, copies, prealloc };
-        let opened = client.cluster.run(async |op| {
-            client.create(op, name, &options).await?;
-            Ok(match out {
-                Some(out) => Some((out, client.open(op, name).await?)),
-                None => None,
-            })
-        })?;
-        if let Some((out, vdi)) = opened {
-            out.set(entry::new_vdi(&client, vdi)?);
-        }
-        Ok(())
+        let size = size as u64;
+        create(&client, name, CreateOptions { size, copies, prealloc, ..Default::default() }, out)
     })
+}
+
+/// What sd_vdi_create_ex() can be told. Zeroed, it is what sd_vdi_create() does. Grows only at its
+/// end.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct sd_create_opts {
+    /// Bytes of an object, a power of two from 2^20 to 2^31; 0 for the cluster's default.
+    pub object_size: u64,
+    /// Copies of each object; 0 for the cluster's default.
+    pub copies: u8,
+    /// An erasure code instead of copies: 2, 4, 8 or 16 data strips, ...
+    pub ec_data: u8,
+    /// ... and 1 to 15 parity strips. Both 0: none.
+    pub ec_parity: u8,
+    /// Allocate all objects now.
+    pub prealloc: bool,
+    /// A hypervolume, which can have up to 16 PiB with objects of 4 MiB.
+    pub hypervolume: bool,
+}
+
+/// Creates a VDI as `opts` says; NULL is all zeros. `sizeof_opts` is `sizeof(struct
+/// sd_create_opts)` as the program was compiled. Otherwise as sd_vdi_create().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_create_ex(
+    sd: sd_t,
+    name: *const c_char,
+    size: usize,
+    opts: *const sd_create_opts,
+    sizeof_opts: usize,
+    vdi: *mut sd_vdi_t,
+) -> c_int {
+    enter(|| {
+        let client = entry::client(sd)?;
+        // SAFETY: the caller passes pointers as the header says.
+        let (name, out, options) =
+            unsafe { (entry::name(name)?, Out::optional(vdi), create_options(opts, sizeof_opts)?) };
+        create(&client, name, CreateOptions { size: size as u64, ..options }, out)
+    })
+}
+
+/// # Safety
+/// `opts` is NULL or points to `len` bytes.
+unsafe fn create_options(opts: *const sd_create_opts, len: usize) -> Result<CreateOptions> {
+    if opts.is_null() {
+        return Ok(CreateOptions::default());
+    }
+    const KNOWN: usize = size_of::<sd_create_opts>();
+    let mut bytes = [0u8; KNOWN];
+    // SAFETY: `len` bytes are there, as the caller promises.
+    let given = unsafe { std::slice::from_raw_parts(opts.cast::<u8>(), len) };
+    if len > KNOWN && given[KNOWN..].iter().any(|b| *b != 0) {
+        return Err(Error::Invalid("an option of a later version of the library"));
+    }
+    let len = len.min(KNOWN);
+    bytes[..len].copy_from_slice(&given[..len]);
+    let u64_at = |at| u64::from_ne_bytes(std::array::from_fn(|i| bytes[at + i]));
+    let object_size = u64_at(offset_of!(sd_create_opts, object_size));
+    let strips =
+        (bytes[offset_of!(sd_create_opts, ec_data)], bytes[offset_of!(sd_create_opts, ec_parity)]);
+    Ok(CreateOptions {
+        size: 0,
+        copies: bytes[offset_of!(sd_create_opts, copies)],
+        erasure_code: (strips != (0, 0)).then_some(strips),
+        object_size: (object_size != 0).then_some(object_size),
+        prealloc: bytes[offset_of!(sd_create_opts, prealloc)] != 0,
+        hypervolume: bytes[offset_of!(sd_create_opts, hypervolume)] != 0,
+    })
+}
+
+fn create(
+    client: &Arc<Client>,
+    name: Name,
+    options: CreateOptions,
+    out: Option<Out<sd_vdi_t>>,
+) -> Result<()> {
+    let opened = client.cluster.run(async |op| {
+        client.create(op, name, &options).await?;
+        Ok(match out {
+            Some(out) => Some((out, client.open(op, name).await?)),
+            None => None,
+        })
+    })?;
+    if let Some((out, vdi)) = opened {
+        out.set(entry::new_vdi(client, vdi)?);
+    }
+    Ok(())
 }
 
 /// Opens the working VDI `name` for reading and writing. Takes its lock where the cluster has
@@ -170,16 +251,182 @@ pub unsafe extern "C" fn sd_vdi_write(
         let handle = entry::vdi(sd, vdi)?;
         entry::check_buffer(data, size)?;
         let offset = entry::offset(offset)?;
-        if flag & !SD_WRITE_FUA != 0 {
-            return Err(Error::Invalid("unknown flag"));
-        }
         // SAFETY: as in sd_vdi_read.
         let buf = unsafe { SendBuf::from_raw(data.cast(), size) };
+        write(&handle, buf, offset, flag)
+    })
+}
+
+fn write(handle: &VdiHandle, buf: SendBuf, offset: u64, flag: c_int) -> Result<()> {
+    let fua = fua(flag)?;
+    let (cluster, vdi) = (&handle.client.cluster, &handle.vdi);
+    cluster.run(async |op| {
+        vdi.write(cluster, op, buf, offset).await?;
+        if fua { vdi.flush(cluster, op).await } else { Ok(()) }
+    })
+}
+
+/// Whether the flags of a blocking write ask for stable data.
+fn fua(flag: c_int) -> Result<bool> {
+    match flag {
+        0 => Ok(false),
+        SD_WRITE_FUA => Ok(true),
+        _ => Err(Error::Invalid("unknown flag")),
+    }
+}
+
+/// Reads into `iovcnt` buffers one after the other; otherwise as sd_vdi_read(). The buffers must
+/// not overlap.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_readv(
+    sd: sd_t,
+    vdi: sd_vdi_t,
+    iov: *const iovec,
+    iovcnt: c_int,
+    offset: libc::off_t,
+) -> c_int {
+    enter(|| {
+        let handle = entry::vdi(sd, vdi)?;
+        let offset = entry::offset(offset)?;
+        // SAFETY: the caller passes buffers as the header says, and lends them for the call.
+        let buf = unsafe { RecvBuf::from_raw_vectored(entry::iovecs(iov, iovcnt)?.into_iter()) };
         let cluster = &handle.client.cluster;
+        cluster.run(async |op| handle.vdi.read(cluster, op, buf, offset).await)
+    })
+}
+
+/// Writes from `iovcnt` buffers one after the other; otherwise as sd_vdi_write().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_writev(
+    sd: sd_t,
+    vdi: sd_vdi_t,
+    iov: *const iovec,
+    iovcnt: c_int,
+    offset: libc::off_t,
+    flag: c_int,
+) -> c_int {
+    enter(|| {
+        let handle = entry::vdi(sd, vdi)?;
+        let offset = entry::offset(offset)?;
+        // SAFETY: the caller passes buffers as the header says, and lends them for the call.
+        let buf = unsafe {
+            let buffers = entry::iovecs(iov, iovcnt)?.into_iter();
+            SendBuf::from_raw_vectored(buffers.map(|(base, len)| (base.cast_const(), len)))
+        };
+        write(&handle, buf, offset, flag)
+    })
+}
+
+/// Makes `len` bytes at `offset` read as zeros, and frees the objects that lie wholly inside; the
+/// last object of the VDI counts as inside where the range reaches the VDI's end. Snapshots and
+/// clones that share the objects keep them.
+#[unsafe(no_mangle)]
+pub extern "C" fn sd_vdi_discard(
+    sd: sd_t,
+    vdi: sd_vdi_t,
+    offset: libc::off_t,
+    len: usize,
+) -> c_int {
+    enter(|| {
+        let handle = entry::vdi(sd, vdi)?;
+        let offset = entry::offset(offset)?;
+        let (cluster, vdi) = (&handle.client.cluster, &handle.vdi);
+        cluster.run(async |op| vdi.discard(cluster, op, offset, len as u64).await)
+    })
+}
+
+/// Writes zeros, without sending them: objects wholly inside the range are freed. `flag` as for
+/// sd_vdi_write().
+#[unsafe(no_mangle)]
+pub extern "C" fn sd_vdi_write_zeroes(
+    sd: sd_t,
+    vdi: sd_vdi_t,
+    offset: libc::off_t,
+    len: usize,
+    flag: c_int,
+) -> c_int {
+    enter(|| {
+        let handle = entry::vdi(sd, vdi)?;
+        let (offset, fua) = (entry::offset(offset)?, fua(flag)?);
+        let (cluster, vdi) = (&handle.client.cluster, &handle.vdi);
         cluster.run(async |op| {
-            handle.vdi.write(cluster, op, buf, offset).await?;
-            if flag & SD_WRITE_FUA != 0 { handle.vdi.flush(cluster, op).await } else { Ok(()) }
+            vdi.discard(cluster, op, offset, len as u64).await?;
+            if fua { vdi.flush(cluster, op).await } else { Ok(()) }
         })
+    })
+}
+
+/// Makes a VDI larger or smaller. What is cut off is freed, and reads as zeros if the VDI grows
+/// again. Waits for writes under way in other threads; later ones beyond the new end are refused.
+///
+/// Errors: SD_RES_INVALID_PARMS (size 0 or too large, see sd_vdi_create()).
+#[unsafe(no_mangle)]
+pub extern "C" fn sd_vdi_resize(sd: sd_t, vdi: sd_vdi_t, size: usize) -> c_int {
+    enter(|| {
+        let handle = entry::vdi(sd, vdi)?;
+        let cluster = &handle.client.cluster;
+        cluster.run(async |op| handle.vdi.resize(cluster, op, size as u64).await)
+    })
+}
+
+/// Kinds of extents.
+pub const SD_EXTENT_HOLE: c_int = 0;
+pub const SD_EXTENT_ALLOCATED: c_int = 1;
+/// The data is a parent's: a write makes a copy of the object.
+pub const SD_EXTENT_SHARED: c_int = 2;
+
+/// Tells what `len` bytes at `offset` consist of: calls `fn`, in this thread, for each extent in
+/// turn, neighbours of one kind as one. Where `fn` returns anything but 0 the walk ends, with
+/// success. `fn` may call the library.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_block_status(
+    sd: sd_t,
+    vdi: sd_vdi_t,
+    offset: libc::off_t,
+    len: usize,
+    r#fn: Option<
+        unsafe extern "C" fn(
+            offset: libc::off_t,
+            len: usize,
+            status: c_int,
+            opaque: *mut c_void,
+        ) -> c_int,
+    >,
+    opaque: *mut c_void,
+) -> c_int {
+    enter(|| {
+        let handle = entry::vdi(sd, vdi)?;
+        let offset = entry::offset(offset)?;
+        let callback = r#fn.ok_or(Error::Invalid("a pointer is NULL"))?;
+        let (cluster, vdi) = (&handle.client.cluster, &handle.vdi);
+        let extents =
+            cluster.run(async |op| vdi.block_status(cluster, op, offset, len as u64).await)?;
+        for extent in extents {
+            let status = match extent.kind {
+                ExtentKind::Hole => SD_EXTENT_HOLE,
+                ExtentKind::Allocated => SD_EXTENT_ALLOCATED,
+                ExtentKind::Shared => SD_EXTENT_SHARED,
+            };
+            // SAFETY: the program's function, called as the header says.
+            let stop = unsafe {
+                callback(extent.offset as libc::off_t, extent.len as usize, status, opaque)
+            };
+            if stop != 0 {
+                break;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Forgets what is known of a VDI's contents, so that a reader sees the objects that another `sd`
+/// has allocated since it opened.
+#[unsafe(no_mangle)]
+pub extern "C" fn sd_vdi_refresh(sd: sd_t, vdi: sd_vdi_t) -> c_int {
+    enter(|| {
+        let handle = entry::vdi(sd, vdi)?;
+        let cluster = &handle.client.cluster;
+        cluster.run(async |op| handle.vdi.reload(cluster, op).await)
     })
 }
 

@@ -86,6 +86,14 @@ impl SendBuf {
         SendBuf { memory: Memory::Many(spans), start: 0, len }
     }
 
+    /// `len` zeros, which take no memory to speak of.
+    pub fn zeros(len: usize) -> SendBuf {
+        static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+        let piece = |at| (ZEROS.as_ptr(), ZEROS.len().min(len - at));
+        // SAFETY: the pieces are parts of a static that nobody writes to.
+        unsafe { SendBuf::from_raw_vectored((0..len).step_by(ZEROS.len()).map(piece)) }
+    }
+
     pub fn len(&self) -> usize {
         self.len
     }
@@ -300,6 +308,13 @@ mod tests {
         assert_eq!(collect(&buf.slice(2..7), 0), b"cdefg");
         assert_eq!(collect(&buf.slice(2..7), 3), b"fg");
         assert_eq!(collect(&buf.slice(1..5).to_owned().slice(1..3), 0), b"cd");
+    }
+
+    #[test]
+    fn zeros_are_as_many_as_asked_for() {
+        for len in [0, 1, 65536, 65537, 200_000] {
+            assert_eq!(collect(&SendBuf::zeros(len), 0), vec![0; len]);
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::mem::size_of;
 
 use sheepdog_proto::header::{ObjArm, VdiArm};
-use sheepdog_proto::inode::{InodeHeader, map_entry_offset, max_size, object_count};
+use sheepdog_proto::inode::{InodeHeader, STORE_ARRAY, map_entry_offset, max_size, object_count};
 use sheepdog_proto::zerocopy::FromBytes;
 use sheepdog_proto::{
     NAME_LEN, Oid, Request, SdResult, VDI_BITMAP_LEN, Vid, field_text, name_field, op,
@@ -47,6 +47,24 @@ pub struct Which {
 
 impl Which {
     pub const WORKING: Which = Which { tag: [0; NAME_LEN], snap_id: 0 };
+
+    /// The snapshot with this tag, or where it is empty the one with this id. Never both: a server
+    /// takes either for enough (3.4).
+    pub fn snapshot(tag: &[u8], snap_id: u32) -> Result<Which> {
+        if tag.is_empty() && snap_id == 0 {
+            return Err(Error::Invalid("neither a tag nor an id of a snapshot"));
+        }
+        let tag = name_field(tag).ok_or(Error::Invalid("the tag is longer than 255 bytes"))?;
+        Ok(Which { snap_id: if tag[0] == 0 { snap_id } else { 0 }, tag })
+    }
+
+    pub fn snap_id(snap_id: u32) -> Which {
+        Which { tag: [0; NAME_LEN], snap_id }
+    }
+
+    pub fn tag(&self) -> &[u8; NAME_LEN] {
+        &self.tag
+    }
 }
 
 /// The payload that names a VDI: 512 bytes (4.9).
@@ -91,11 +109,70 @@ pub async fn release(cluster: &Cluster, op: &Op, vid: Vid) -> Result<()> {
     cluster.call(op, call).await.map(drop)
 }
 
-/// NEW_VDI (4.2). `snap_id` and `base` choose among its forms.
-pub async fn new_vdi(cluster: &Cluster, op: &Op, name: &Name, arm: VdiArm) -> Result<Vid> {
+/// NEW_VDI (4.2): the arm's `snapid` and `base_vdi_id` choose among its forms. `before` is the
+/// working VDI that the name had, if any.
+pub async fn new_vdi(
+    cluster: &Cluster,
+    op: &Op,
+    name: &Name,
+    arm: VdiArm,
+    before: Option<Vid>,
+) -> Result<Vid> {
     let request = Request::new(op::NEW_VDI, op::FLAG_WRITE, arm);
-    let call = Call::new(request).payload(name.0.to_vec());
-    vid_of(&cluster.call(op, call).await?)
+    let ghosts = Ghosts::default();
+    loop {
+        let call = Call::new(request).payload(name.0.to_vec()).tracked(&ghosts);
+        match cluster.call(op, call).await {
+            Ok(reply) => return vid_of(&reply),
+            Err(Error::Lost(_)) => {}
+            Err(error) => return Err(error),
+        }
+        // The answer was lost: what the name stands for now tells what came of it (5.15).
+        ghosts.settle(cluster, op).await?;
+        match lookup(cluster, op, name, &Which::WORKING).await {
+            Ok(now) if Some(now) == before => {}
+            Ok(now) => {
+                let header = read_header(cluster, op, now).await?;
+                let ours = header.parent_vdi_id == arm.base_vdi_id
+                    && header.vdi_size == arm.vdi_size
+                    && header.block_size_shift == arm.block_size_shift;
+                return match ours {
+                    true => Ok(now),
+                    false => {
+                        Err(Error::Server { opcode: op::NEW_VDI, result: SdResult::VDI_EXIST })
+                    }
+                };
+            }
+            result if before.is_none() && answered(&result, SdResult::NO_VDI) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The arm of a NEW_VDI whose VDI takes over what `base` is. A server takes nothing over by
+/// itself (4.2).
+pub fn derived(base: &InodeHeader, base_vid: Vid) -> VdiArm {
+    VdiArm {
+        vdi_size: base.vdi_size,
+        base_vdi_id: base_vid.get().into(),
+        copies: base.nr_copies,
+        copy_policy: base.copy_policy,
+        store_policy: base.store_policy,
+        block_size_shift: base.block_size_shift,
+        ..Default::default()
+    }
+}
+
+/// Writes part of an inode that is not its map: the same again does no harm.
+pub async fn write_header(
+    cluster: &Cluster,
+    op: &Op,
+    vid: Vid,
+    offset: u32,
+    bytes: Vec<u8>,
+) -> Result<()> {
+    let request = write_request(op::WRITE_OBJ, vid.inode(), None, offset);
+    cluster.call(op, Call::new(request).payload(bytes).resendable()).await.map(drop)
 }
 
 /// DEL_VDI (4.11), of a VDI whose map is empty.
@@ -185,7 +262,7 @@ pub fn check(header: &InodeHeader, vid: Vid, name: &Name, which: &Which) -> Resu
     if !wanted {
         return Err(Error::Refused(Refusal::NoVdi));
     }
-    if !(9..=31).contains(&header.block_size_shift) || header.store_policy > 1 {
+    if !(9..=31).contains(&header.block_size_shift) || header.store_policy != STORE_ARRAY {
         return Err(Error::Refused(Refusal::NoSupport));
     }
     if header.vdi_size.get() > max_size(header.store_policy, header.block_size_shift) {

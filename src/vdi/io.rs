@@ -16,17 +16,17 @@ use crate::net::{RecvBuf, SendBuf};
 use crate::wire::{Dest, Lost};
 
 /// The part of a range that lies in one object.
-struct Piece {
-    index: u32,
+pub(super) struct Piece {
+    pub index: u32,
     /// Within the object.
-    offset: u32,
+    pub offset: u32,
     /// Within the caller's buffer.
-    range: Range<usize>,
+    pub range: Range<usize>,
 }
 
 /// `len` bytes at `offset`, cut at the borders of objects: I/O must not cross them, and servers do
 /// not check (0.6).
-fn pieces(offset: u64, len: usize, shift: u8) -> impl Iterator<Item = Piece> {
+pub(super) fn pieces(offset: u64, len: usize, shift: u8) -> impl Iterator<Item = Piece> {
     let object_size = 1u64 << shift;
     let mut done = 0;
     std::iter::from_fn(move || {
@@ -43,17 +43,35 @@ fn pieces(offset: u64, len: usize, shift: u8) -> impl Iterator<Item = Piece> {
 }
 
 impl Vdi {
-    /// Whether `len` bytes at `offset` lie inside the VDI.
-    fn check_range(&self, view: &View, offset: u64, len: usize) -> Result<()> {
-        match offset.checked_add(len as u64) {
-            Some(end) if end <= view.size => Ok(()),
-            _ => Err(Error::Invalid("the range passes the end of the VDI")),
+    /// The view for an operation on `len` bytes at `offset`, which must lie inside the VDI: as it
+    /// is known, or as it has become by another client's resize.
+    pub(super) async fn view_of_range(
+        &self,
+        cluster: &Cluster,
+        op: &Op,
+        offset: u64,
+        len: u64,
+    ) -> Result<View> {
+        const BEYOND: Error = Error::Invalid("the range passes the end of the VDI");
+        let end = offset.checked_add(len).ok_or(BEYOND)?;
+        let view = self.view();
+        if end <= view.size {
+            return Ok(view);
         }
+        if self.which == Which::WORKING
+            && let Ok(header) = self.read_again(cluster, op).await
+        {
+            let mut state = lock(&self.state);
+            if state.version == view.version {
+                state.header.vdi_size = header.vdi_size;
+            }
+        }
+        let view = self.view();
+        if end <= view.size { Ok(view) } else { Err(BEYOND) }
     }
 
     pub async fn read(&self, cluster: &Cluster, op: &Op, buf: RecvBuf, offset: u64) -> Result<()> {
-        let view = self.view();
-        self.check_range(&view, offset, buf.len())?;
+        let view = self.view_of_range(cluster, op, offset, buf.len() as u64).await?;
         try_for_each_concurrent(
             pieces(offset, buf.len(), view.shift)
                 .map(|p| self.read_piece(cluster, op, p.index, p.offset, buf.slice(p.range))),
@@ -98,8 +116,7 @@ impl Vdi {
         if self.which != Which::WORKING {
             return Err(Error::Refused(Refusal::ReadOnly));
         }
-        let view = self.view();
-        self.check_range(&view, offset, buf.len())?;
+        let view = self.view_of_range(cluster, op, offset, buf.len() as u64).await?;
         try_for_each_concurrent(
             pieces(offset, buf.len(), view.shift)
                 .map(|p| self.write_piece(cluster, op, p.index, p.offset, buf.slice(p.range))),
@@ -107,7 +124,7 @@ impl Vdi {
         .await
     }
 
-    async fn write_piece(
+    pub(super) async fn write_piece(
         &self,
         cluster: &Cluster,
         op: &Op,
@@ -133,7 +150,7 @@ impl Vdi {
     }
 
     /// Writes a piece to the VDI as `view` shows it.
-    async fn write_once(
+    pub(super) async fn write_once(
         &self,
         cluster: &Cluster,
         op: &Op,
@@ -171,6 +188,7 @@ impl Vdi {
         offset: u32,
         buf: &SendBuf,
     ) -> Result<Written> {
+        self.wait_for_removal(cluster, op, view, hold.index).await?;
         let oid = view.vid.data(hold.index);
         let base = owner(entry)?.map(|owner| owner.data(hold.index));
         let request = write_request(op::CREATE_AND_WRITE_OBJ, oid, base, offset);
@@ -196,11 +214,11 @@ impl Vdi {
             result if answered(&result, SdResult::READONLY) => return Ok(Written::Frozen),
             Err(error) => return Err(error),
         }
-        if self.is_current(cluster, op, view, hold.index).await? {
-            Ok(Written::Stable)
-        } else {
-            Ok(Written::Frozen)
-        }
+        Ok(match self.standing(cluster, op, view, hold.index).await? {
+            Standing::Current { object: true } => Written::Stable,
+            Standing::Current { object: false } => Written::Gone(view.vid.get()),
+            Standing::Frozen => Written::Frozen,
+        })
     }
 
     /// Stores a new entry for the held index, once and exactly once.
@@ -253,9 +271,18 @@ impl Vdi {
         Ok(())
     }
 
+    /// Clears up every index; to be called while the gate is closed.
+    pub(super) async fn clear_up_all(&self, cluster: &Cluster, op: &Op) -> Result<()> {
+        for index in self.indexes.uncleared() {
+            let mut hold = self.indexes.exclusive(index).await;
+            self.clear_up(cluster, op, &self.view(), &mut hold).await?;
+        }
+        Ok(())
+    }
+
     /// Waits for what earlier holders of the index gave up, and reads the entry again where it
     /// may have been changed by that.
-    async fn clear_up(
+    pub(super) async fn clear_up(
         &self,
         cluster: &Cluster,
         op: &Op,
@@ -274,35 +301,36 @@ impl Vdi {
         Ok(())
     }
 
-    /// Whether the VDI is still the working one after an update of its map was acknowledged.
+    /// Whether the VDI is still the working one, after an update of its map was acknowledged, and
+    /// whether it has an object of its own at `index`.
     ///
     /// A 1.0 server that takes a snapshot reads the whole inode and writes it back: an update in
     /// between is acknowledged and lost (4.2). It marks the VDI read-only before that; so where
     /// the mark is not there yet, the update was in time. An empty write is refused like any
     /// other once the mark is there. The header tells of a VDI that was deleted meanwhile, which
     /// servers do not mark.
-    async fn is_current(
+    pub(super) async fn standing(
         &self,
         cluster: &Cluster,
         op: &Op,
         view: &View,
         index: u32,
-    ) -> Result<bool> {
+    ) -> Result<Standing> {
         let touch = write_request(op::WRITE_OBJ, view.vid.data(index), None, 0);
         let (touched, header) = join(
             cluster.call(op, Call::new(touch).resendable()),
             inode::read_header(cluster, op, view.vid),
         )
         .await;
-        match touched {
-            Ok(_) => {}
-            result if answered(&result, SdResult::READONLY) => return Ok(false),
-            // Emptied by a deletion: the header tells, now or on the next attempt.
-            result if answered(&result, SdResult::NO_OBJ) => return Ok(false),
+        let object = match touched {
+            Ok(_) => true,
+            result if answered(&result, SdResult::NO_OBJ) => false,
+            result if answered(&result, SdResult::READONLY) => return Ok(Standing::Frozen),
             Err(error) => return Err(error),
-        }
+        };
         let header = header?;
-        Ok(!header.is_snapshot() && !header.is_deleted())
+        let frozen = header.is_snapshot() || header.is_deleted();
+        Ok(if frozen { Standing::Frozen } else { Standing::Current { object } })
     }
 
     /// The stored map entry of an index.
@@ -350,14 +378,22 @@ impl Vdi {
     }
 }
 
-/// What came of a write to the VDI as it was known.
-enum Written {
+/// What came of a change to the VDI as it was known.
+pub(super) enum Written {
     /// It is done, and no crash takes it back.
     Stable,
     /// The VDI has become a snapshot, or is gone.
     Frozen,
     /// The object that the entry names does not exist.
     Gone(u32),
+}
+
+/// What a VDI is after its map was changed.
+pub(super) enum Standing {
+    /// The working VDI; `object`: the index has an object of the VDI's own.
+    Current { object: bool },
+    /// A snapshot, or gone.
+    Frozen,
 }
 
 async fn overwrite(

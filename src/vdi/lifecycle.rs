@@ -1,8 +1,12 @@
 //! Creating and deleting VDIs (4.2, 5.12).
 
+use std::ops::Range;
+
 use sheepdog_proto::header::VdiArm;
 use sheepdog_proto::inode::{STORE_ARRAY, max_size, object_count};
-use sheepdog_proto::{DEFAULT_BLOCK_SIZE_SHIFT, MAX_COPIES, Request, SdResult, Vid, op};
+use sheepdog_proto::{
+    DEFAULT_BLOCK_SIZE_SHIFT, MAX_COPIES, Request, SdResult, Vid, erasure_policy, op,
+};
 
 use super::Client;
 use super::inode::{self, Name, Which, answered, write_request};
@@ -19,13 +23,20 @@ const EMPTY_RUN: usize = 128;
 /// Objects that are preallocated before their entries are stored together.
 const PREALLOC_RUN: u32 = 128;
 
+#[derive(Clone, Copy, Default)]
 pub struct CreateOptions {
     /// Bytes.
     pub size: u64,
     /// 0: as the cluster has it.
     pub copies: u8,
+    /// Data and parity strips instead of copies.
+    pub erasure_code: Option<(u8, u8)>,
+    /// Bytes of an object; None: as the cluster has it.
+    pub object_size: Option<u64>,
     /// Allocate every object now.
     pub prealloc: bool,
+    /// Index the objects by a btree instead of an array (3.9).
+    pub hypervolume: bool,
 }
 
 impl Client {
@@ -36,24 +47,51 @@ impl Client {
         if options.copies > MAX_COPIES {
             return Err(Error::Invalid("more than 31 copies"));
         }
-        let shift = self.default_shift(op).await?;
+        if options.hypervolume {
+            return Err(Error::Refused(Refusal::NoSupport));
+        }
+        let copy_policy = match options.erasure_code {
+            None => 0,
+            Some(_) if options.copies != 0 => {
+                return Err(Error::Invalid("both copies and an erasure code"));
+            }
+            Some((data, parity)) => erasure_policy(data, parity).ok_or(Error::Invalid(
+                "an erasure code has 2, 4, 8 or 16 data strips and 1 to 15 parity strips",
+            ))?,
+        };
+        let shift = match options.object_size {
+            None => self.default_shift(op).await?,
+            Some(size) if size.is_power_of_two() && (1 << 20..=1 << 31).contains(&size) => {
+                size.trailing_zeros() as u8
+            }
+            Some(_) => {
+                return Err(Error::Invalid("the object size is no power of two, 1 MiB to 2 GiB"));
+            }
+        };
         // Servers accept more objects than their index holds (7.2).
         if options.size > max_size(STORE_ARRAY, shift) {
-            return Err(Error::Invalid("the size passes what the cluster's object size allows"));
+            return Err(Error::Invalid("the size passes what the object size allows"));
         }
+        let copies = match options.erasure_code {
+            // Without copies a server takes the cluster's policy (4.2).
+            Some((data, parity)) => data + parity,
+            None => options.copies,
+        };
         let arm = VdiArm {
             vdi_size: options.size.into(),
-            copies: options.copies,
+            copies,
+            copy_policy,
             block_size_shift: shift,
             ..Default::default()
         };
-        let vid = inode::new_vdi(&self.cluster, op, &name, arm).await?;
+        let vid = self.new_name(op, &name, arm).await?;
         if options.prealloc {
             let count = object_count(options.size, shift) as u32;
             let result = preallocate(&self.cluster, op, vid, count).await;
             if result.is_err() {
                 // Nobody asked for half of it.
-                if let Err(e) = delete(&self.cluster, op, &name, &Which::WORKING).await {
+                let undone = delete_found(&self.cluster, op, &name, &Which::WORKING, vid).await;
+                if let Err(e) = undone {
                     log::warn!("VDI {name}: preallocated in part, and not deleted: {e}");
                 }
             }
@@ -62,10 +100,29 @@ impl Client {
         Ok(())
     }
 
+    /// NEW_VDI for a name that has no working VDI.
+    pub(super) async fn new_name(&self, op: &Op, name: &Name, arm: VdiArm) -> Result<Vid> {
+        // Known to be free, so that what is there after a lost answer is ours.
+        match inode::lookup(&self.cluster, op, name, &Which::WORKING).await {
+            Ok(vid) => {
+                // A recycling cluster answers with a snapshot (3.4).
+                let header = inode::read_header(&self.cluster, op, vid).await?;
+                if !header.is_snapshot() {
+                    let (opcode, result) = (op::NEW_VDI, SdResult::VDI_EXIST);
+                    return Err(Error::Server { opcode, result });
+                }
+            }
+            result if answered(&result, SdResult::NO_VDI) => {}
+            Err(error) => return Err(error),
+        }
+        inode::new_vdi(&self.cluster, op, name, arm, None).await
+    }
+
     /// Deletes the working VDI `name`; its snapshots stay.
     pub async fn delete(&self, op: &Op, name: Name) -> Result<()> {
         let _turn = self.turn_if_closed(op, name).await?;
-        delete(&self.cluster, op, &name, &Which::WORKING).await
+        let vid = inode::lookup(&self.cluster, op, &name, &Which::WORKING).await?;
+        delete_found(&self.cluster, op, &name, &Which::WORKING, vid).await
     }
 
     /// The object size of new VDIs, as a shift. The size limit depends on it, so a server is not
@@ -102,27 +159,41 @@ async fn preallocate(cluster: &Cluster, op: &Op, vid: Vid, count: u32) -> Result
     Ok(())
 }
 
-/// Deletes a VDI or a snapshot: empties its map, since servers from 0.9 on count references by
+/// Deletes the VDI or snapshot that a lookup has found: empties its map, since servers from 0.9 on count references by
 /// that and 1.0 ones do not delete otherwise (4.11), then removes the name.
-async fn delete(cluster: &Cluster, op: &Op, name: &Name, which: &Which) -> Result<()> {
-    let vid = inode::lookup(cluster, op, name, which).await?;
+pub(super) async fn delete_found(
+    cluster: &Cluster,
+    op: &Op,
+    name: &Name,
+    which: &Which,
+    vid: Vid,
+) -> Result<()> {
     let header = inode::read_header(cluster, op, vid).await?;
     inode::check(&header, vid, name, which)?;
     if header.store_policy != STORE_ARRAY {
         // A 1.0 server aborts on what would be needed here (3.9).
         return Err(Error::Refused(Refusal::NoSupport));
     }
-    empty_map(cluster, op, vid, inode::objects(&header)).await?;
+    empty_map(cluster, op, vid, 0..inode::objects(&header)).await?;
     loop {
         match inode::del_vdi(cluster, op, name, which).await {
             Ok(()) => return Ok(()),
             // Somebody else was faster, or an attempt of ours whose answer was lost.
-            result if answered(&result, SdResult::NO_VDI) => return Ok(()),
+            result
+                if answered(&result, SdResult::NO_VDI) || answered(&result, SdResult::NO_TAG) =>
+            {
+                return Ok(());
+            }
             Err(Error::Lost(_)) => match inode::lookup(cluster, op, name, which).await {
                 Ok(found) if found == vid => {}
                 // The name is free, or another's by now.
                 Ok(_) => return Ok(()),
-                result if answered(&result, SdResult::NO_VDI) => return Ok(()),
+                result
+                    if answered(&result, SdResult::NO_VDI)
+                        || answered(&result, SdResult::NO_TAG) =>
+                {
+                    return Ok(());
+                }
                 Err(error) => return Err(error),
             },
             Err(error) => return Err(error),
@@ -130,11 +201,16 @@ async fn delete(cluster: &Cluster, op: &Op, name: &Name, which: &Which) -> Resul
     }
 }
 
-/// Zeroes the first `count` entries of a map: the server releases the objects they name. Broken
-/// off at any point it can be begun again.
-async fn empty_map(cluster: &Cluster, op: &Op, vid: Vid, count: u32) -> Result<()> {
-    for first in (0..count).step_by(SCAN as usize) {
-        let len = SCAN.min(count - first);
+/// Zeroes a range of a map's entries: the server releases the objects they name. Broken off at any
+/// point it can be begun again.
+pub(super) async fn empty_map(
+    cluster: &Cluster,
+    op: &Op,
+    vid: Vid,
+    range: Range<u32>,
+) -> Result<()> {
+    for first in range.clone().step_by(SCAN as usize) {
+        let len = SCAN.min(range.end - first);
         let entries = inode::read_entries(cluster, op, vid, first, len).await?;
         for (start, len) in runs(&entries, EMPTY_RUN) {
             write_run(cluster, op, vid, first + start as u32, &vec![0; len]).await?;
@@ -173,9 +249,7 @@ async fn write_run(
             result => return result,
         }
         // Never repeated beside the lost attempt, nor after it was carried out (3.7, hazard 2).
-        for ghost in ghosts.take() {
-            cluster.settled(op, ghost).await?;
-        }
+        ghosts.settle(cluster, op).await?;
         let stored = inode::read_entries(cluster, op, vid, first, entries.len() as u32).await?;
         if stored == entries {
             return Ok(());

@@ -9,7 +9,7 @@ use sheepdog_proto::{SdResult, Vid, op};
 use super::inode::{self, answered};
 use super::{Client, Vdi, Which};
 use crate::cluster::{Cluster, Op};
-use crate::error::Result;
+use crate::error::{Error, Refusal, Result};
 use crate::exec::{lock, try_for_each_concurrent};
 
 /// Entries of one read while a map is counted: 256 KiB.
@@ -29,7 +29,7 @@ impl Client {
     /// The names of the working VDIs, sorted, each once.
     pub async fn list(&self, op: &Op) -> Result<Vec<Vec<u8>>> {
         let mut names = Vec::new();
-        for header in inodes(&self.cluster, op).await? {
+        for (_, header) in inodes(&self.cluster, op).await? {
             if !header.is_snapshot() {
                 names.push(header.name().to_vec());
             }
@@ -40,8 +40,8 @@ impl Client {
     }
 }
 
-/// The headers of all inodes that are not deleted, snapshots included.
-async fn inodes(cluster: &Cluster, op: &Op) -> Result<Vec<InodeHeader>> {
+/// The headers of all inodes that are not deleted, snapshots included, in no order.
+pub(super) async fn inodes(cluster: &Cluster, op: &Op) -> Result<Vec<(Vid, InodeHeader)>> {
     let used = inode::read_bitmap(cluster, op, op::READ_VDIS).await?;
     let deleted = match inode::read_bitmap(cluster, op, op::READ_DEL_VDIS).await {
         Ok(bitmap) => bitmap,
@@ -59,7 +59,7 @@ async fn inodes(cluster: &Cluster, op: &Op) -> Result<Vec<InodeHeader>> {
         let headers = &headers;
         async move {
             match inode::read_header(cluster, op, vid).await {
-                Ok(header) if !header.is_deleted() => lock(headers).push(header),
+                Ok(header) if !header.is_deleted() => lock(headers).push((vid, header)),
                 Ok(_) => {}
                 // Announced by a cluster snapshot that is being loaded, or deleted just now.
                 result if answered(&result, SdResult::NO_OBJ) => {}
@@ -86,12 +86,15 @@ fn set_bits<'a>(used: &'a [u8], deleted: &'a [u8]) -> impl Iterator<Item = Vid> 
 impl Vdi {
     pub async fn info(&self, cluster: &Cluster, op: &Op) -> Result<Info> {
         let vid = self.view().vid;
-        let header = inode::read_header(cluster, op, vid).await?;
-        // Somebody else's deletion leaves nothing to tell of.
-        let named = super::inode::check(&header, vid, &self.name, &self.which);
-        if self.which != Which::WORKING {
-            named?;
-        }
+        let header = match self.read_again(cluster, op).await {
+            // Frozen by another's snapshot: the next write will find out, and this is no write.
+            Err(Error::Refused(Refusal::NoVdi)) if self.which == Which::WORKING => {
+                let vid = inode::lookup(cluster, op, &self.name, &self.which).await?;
+                Vdi::read_checked(cluster, op, vid, &self.name, &self.which).await?
+            }
+            result => result?,
+        };
+        let vid = header.vid().unwrap_or(vid);
         let count = inode::objects(&header);
         let mut used = 0;
         for first in (0..count).step_by(SCAN as usize) {

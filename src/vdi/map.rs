@@ -90,6 +90,13 @@ impl IndexLocks {
         self.acquire(index, true).await
     }
 
+    /// Indexes where something was left behind that must be cleared up.
+    pub fn uncleared(&self) -> Vec<u32> {
+        let table = lock(&self.0);
+        let left = table.iter().filter(|(_, busy)| busy.doubtful || !busy.ghosts.is_empty());
+        left.map(|(index, _)| *index).collect()
+    }
+
     async fn acquire(&self, index: u32, exclusive: bool) -> IndexHold<'_> {
         poll_fn(|cx| {
             let mut table = lock(&self.0);

@@ -5,23 +5,28 @@
 //! `async fn` that reads from top to bottom. Knows nothing of C, of sockets, or of which gateway
 //! a request takes.
 
+mod attr;
 pub mod inode;
 mod io;
 mod lifecycle;
 mod list;
 mod map;
+mod range;
+mod snapshot;
 mod stale;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 
 use sheepdog_proto::{InodeHeader, Vid};
 
+pub use attr::Key;
 pub use inode::{Name, Which};
 pub use lifecycle::CreateOptions;
 pub use list::Info;
+pub use range::{Extent, ExtentKind};
 
 use crate::cluster::{Cluster, Op};
 use crate::error::{Error, Refusal, Result};
@@ -37,6 +42,8 @@ pub struct Client {
 #[derive(Default)]
 struct OpenVdis {
     working: HashMap<Name, Opened>,
+    /// Handles of snapshots, by their VDI ids.
+    snapshots: HashMap<Vid, usize>,
     waiters: WaitList,
 }
 
@@ -66,6 +73,8 @@ struct State {
     /// The VDI id whose lock we hold: not always the current one (5.16).
     locked: Option<Vid>,
     pages: Pages,
+    /// Indexes whose own object may still be on its way out (3.7, hazard 4).
+    removing: HashSet<u32>,
     /// Counts the times that this was read anew. Changes only while the gate is closed.
     version: u64,
 }
@@ -98,6 +107,7 @@ impl Client {
     /// Closes one handle of a VDI; the last one waits for its writes and releases its lock.
     pub async fn close(&self, op: &Op, vdi: Arc<Vdi>) -> Result<()> {
         if vdi.which != Which::WORKING {
+            self.close_snapshot(&vdi);
             return Ok(());
         }
         {
@@ -113,7 +123,20 @@ impl Client {
         }
         let _turn = MyTurn { client: self, name: vdi.name, end: None };
         let _quiet = vdi.gate.close().await;
+        vdi.wait_for_removals(&self.cluster, op).await?;
         vdi.release_lock(&self.cluster, op).await
+    }
+
+    /// Closes one handle of a snapshot.
+    pub fn close_snapshot(&self, vdi: &Vdi) {
+        let vid = vdi.view().vid;
+        let mut open = lock(&self.open);
+        if let Some(handles) = open.snapshots.get_mut(&vid) {
+            *handles -= 1;
+            if *handles == 0 {
+                open.snapshots.remove(&vid);
+            }
+        }
     }
 
     /// Closes all VDIs, whatever handles they have: the program closes the connection.
@@ -234,7 +257,8 @@ impl Vdi {
     }
 
     fn new(name: Name, which: Which, header: InodeHeader, vid: Vid, locked: Option<Vid>) -> Vdi {
-        let state = State { header, vid, locked, pages: Pages::default(), version: 0 };
+        let (pages, removing) = (Pages::default(), HashSet::new());
+        let state = State { header, vid, locked, pages, removing, version: 0 };
         let (state, gate, indexes) = (Mutex::new(state), Gate::default(), IndexLocks::default());
         Vdi { name, which, state, gate, indexes }
     }
@@ -247,6 +271,11 @@ impl Vdi {
             size: state.header.vdi_size.get(),
             shift: state.header.block_size_shift,
         }
+    }
+
+    /// The header as the server has it now; an error where this is no longer the same VDI.
+    async fn read_again(&self, cluster: &Cluster, op: &Op) -> Result<InodeHeader> {
+        Vdi::read_checked(cluster, op, self.view().vid, &self.name, &self.which).await
     }
 
     async fn release_lock(&self, cluster: &Cluster, op: &Op) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Somebody else changed the VDI under us: froze it by a snapshot, rolled it back, deleted it,
 //! discarded parts of it (5.3, 5.7).
 
-use sheepdog_proto::Vid;
+use sheepdog_proto::{InodeHeader, Vid};
 
 use super::inode;
 use super::{Vdi, View, Which};
@@ -85,12 +85,7 @@ impl Vdi {
         }
     }
 
-    fn install(
-        &self,
-        vid: Vid,
-        header: sheepdog_proto::InodeHeader,
-        retries: &mut Retries,
-    ) -> Result<()> {
+    fn install(&self, vid: Vid, header: InodeHeader, retries: &mut Retries) -> Result<()> {
         retries.transient = 0;
         let mut state = lock(&self.state);
         if header.block_size_shift != state.header.block_size_shift {
@@ -99,7 +94,47 @@ impl Vdi {
         state.vid = vid;
         state.header = header;
         state.pages.clear();
+        state.removing.clear();
         state.version += 1;
+        Ok(())
+    }
+
+    /// While the gate is closed: makes sure that what is known is the working VDI as it is now.
+    pub(super) async fn catch_up(&self, cluster: &Cluster, op: &Op) -> Result<(Vid, InodeHeader)> {
+        for _ in 0..MAX_TRANSIENT {
+            let vid = inode::lookup(cluster, op, &self.name, &self.which).await?;
+            match Vdi::read_checked(cluster, op, vid, &self.name, &self.which).await {
+                Ok(header) if vid == self.view().vid => {
+                    lock(&self.state).header = header;
+                    return Ok((vid, header));
+                }
+                Ok(_) => self.switch_to(cluster, op, vid).await?,
+                // Frozen between the two requests.
+                Err(Error::Refused(Refusal::NoVdi)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Io("the VDI changes faster than it can be followed"))
+    }
+
+    /// While the gate is closed: goes on as the VDI `vid`, the working one of the same name.
+    pub(super) async fn switch_to(&self, cluster: &Cluster, op: &Op, vid: Vid) -> Result<()> {
+        let header = inode::read_header(cluster, op, vid).await?;
+        self.move_lock(cluster, op, vid).await?;
+        self.install(vid, header, &mut Retries::default())
+    }
+
+    /// Forgets what is known of the map, and reads the header again.
+    pub async fn reload(&self, cluster: &Cluster, op: &Op) -> Result<()> {
+        let _quiet = self.gate.close().await;
+        self.clear_up_all(cluster, op).await?;
+        if self.which == Which::WORKING {
+            self.catch_up(cluster, op).await?;
+        }
+        let header = self.read_again(cluster, op).await?;
+        let removing = std::mem::take(&mut lock(&self.state).removing);
+        self.install(self.view().vid, header, &mut Retries::default())?;
+        lock(&self.state).removing = removing;
         Ok(())
     }
 

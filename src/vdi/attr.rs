@@ -1,0 +1,112 @@
+//! Attributes: values under keys that belong to a VDI's name (4.14).
+
+use std::mem::{offset_of, size_of};
+
+use sheepdog_proto::attr::{self, AttrHeader, VALUE_LEN};
+use sheepdog_proto::zerocopy::FromBytes;
+use sheepdog_proto::{SdResult, name_field, op};
+
+use super::Client;
+use super::inode::{self, Name, write_request};
+use crate::cluster::{Call, Op};
+use crate::error::{Error, Result};
+
+/// Bytes of the header.
+const HEADER: usize = size_of::<AttrHeader>();
+/// Where the value's length stands, and after it the key and the value: what a replacement writes.
+const LENGTH_AT: usize = offset_of!(AttrHeader, value_len);
+
+/// An attribute of a VDI, by its key.
+pub struct Key {
+    header: AttrHeader,
+}
+
+impl Key {
+    pub fn new(name: &Name, key: &[u8]) -> Result<Key> {
+        if key.is_empty() {
+            return Err(Error::Invalid("the key is empty"));
+        }
+        let key = name_field(key).ok_or(Error::Invalid("the key is longer than 255 bytes"))?;
+        Ok(Key { header: AttrHeader { name: *name.field(), key, ..Default::default() } })
+    }
+
+    /// The record that asks for it, without a value.
+    fn record(&self) -> Result<Vec<u8>> {
+        attr::encode(self.header, &[]).ok_or(Error::Internal("length of an attribute"))
+    }
+}
+
+impl Client {
+    /// Creates or replaces an attribute.
+    pub async fn set_attr(&self, op: &Op, key: &Key, value: &[u8]) -> Result<()> {
+        let record = attr::encode(key.header, value)
+            .ok_or(Error::Invalid("the value is longer than 64 KiB"))?;
+        // A create that may replace does not look for collisions: it would overwrite whatever
+        // attribute has the same hash (3.8). An exclusive one finds the attribute's own place.
+        let flags = op::FLAG_ATTR_CREAT | op::FLAG_ATTR_EXCL;
+        let id = match self.attr_op(op, flags, record.clone()).await {
+            Ok(_) => return Ok(()),
+            Err((error, id)) if error.server_result() == Some(SdResult::VDI_EXIST) => id,
+            Err((error, _)) => return Err(error),
+        };
+        let end = HEADER + value.len();
+        let oid = key.header.oid(id);
+        let request = write_request(op::WRITE_OBJ, oid, None, LENGTH_AT as u32);
+        let payload = record[LENGTH_AT..end].to_vec();
+        self.cluster.call(op, Call::new(request).payload(payload).resendable()).await.map(drop)
+    }
+
+    /// The value, cut after `room` bytes, and its whole length.
+    pub async fn get_attr(&self, op: &Op, key: &Key, room: usize) -> Result<(Vec<u8>, usize)> {
+        let id = self.attr_op(op, 0, key.record()?).await.map_err(|(error, _)| error)?;
+        let len = HEADER + room.min(VALUE_LEN);
+        let oid = key.header.oid(id);
+        let mut bytes = inode::read_object(&self.cluster, op, oid, 0, len as u32).await?;
+        let (header, _) = AttrHeader::read_from_prefix(&bytes)
+            .map_err(|_| Error::Internal("length of an attribute"))?;
+        if header.is_deleted() || header.key != key.header.key {
+            // Deleted between the two requests.
+            let (opcode, result) = (op::GET_VDI_ATTR, SdResult::NO_OBJ);
+            return Err(Error::Server { opcode, result });
+        }
+        let value_len = (header.value_len.get() as usize).min(VALUE_LEN);
+        bytes.drain(..HEADER);
+        bytes.truncate(value_len);
+        Ok((bytes, value_len))
+    }
+
+    pub async fn delete_attr(&self, op: &Op, key: &Key) -> Result<()> {
+        let done = self.attr_op(op, op::FLAG_ATTR_DEL, key.record()?).await;
+        done.map(drop).map_err(|(error, _)| error)
+    }
+
+    /// GET_VDI_ATTR: the id of the attribute, which an error that says so carries too.
+    async fn attr_op(
+        &self,
+        op: &Op,
+        flags: u16,
+        record: Vec<u8>,
+    ) -> std::result::Result<u32, (Error, u32)> {
+        let mut lost = false;
+        loop {
+            let call = Call::new(attr::get_vdi_attr(flags, 0)).payload(record.clone());
+            return match self.cluster.call_any(op, call).await {
+                Ok(reply) => {
+                    let (result, id) = (reply.header.result(), reply.header.vdi().attr_id.get());
+                    // Deleted by the attempt whose answer was lost.
+                    let done = lost && flags == op::FLAG_ATTR_DEL && result == SdResult::NO_OBJ;
+                    if result.is_success() || done {
+                        Ok(id)
+                    } else {
+                        Err((Error::Server { opcode: op::GET_VDI_ATTR, result }, id))
+                    }
+                }
+                Err(Error::Lost(_)) => {
+                    lost = true;
+                    continue;
+                }
+                Err(error) => Err((error, 0)),
+            };
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Operations on ranges other than reading and writing: discard, zeroes, block status, resize
+//! (5.5, 5.6).
+
+use std::time::{Duration, Instant};
+
+use sheepdog_proto::inode::{VDI_SIZE_OFFSET, max_size, object_count};
+use sheepdog_proto::{Request, SdResult};
+
+use super::inode::{self, answered};
+use super::io::{Piece, Standing, Written, pieces};
+use super::lifecycle::empty_map;
+use super::stale::{Cause, Retries};
+use super::{Vdi, View, Which};
+use crate::cluster::{Call, Cluster, Op};
+use crate::error::{Error, Refusal, Result};
+use crate::exec::{lock, try_for_each_concurrent};
+use crate::net::SendBuf;
+use crate::wire::Dest;
+
+/// How long the removal of a discarded object may take before it is taken for stuck.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(10);
+/// How long closing a VDI waits for removals.
+const REMOVAL_LIMIT_AT_CLOSE: Duration = Duration::from_secs(2);
+/// The waits between two looks at an object that is being removed.
+const REMOVAL_POLL: Duration = Duration::from_millis(2);
+
+/// A part of a VDI of one kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Extent {
+    pub offset: u64,
+    pub len: u64,
+    pub kind: ExtentKind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ExtentKind {
+    /// Reads as zeros.
+    Hole,
+    /// The VDI has objects of its own.
+    Allocated,
+    /// The objects are those of a parent.
+    Shared,
+}
+
+impl Vdi {
+    /// Makes a range read as zeros, and frees the objects wholly inside it. The last object of the
+    /// VDI counts as inside when the range reaches the VDI's end.
+    pub async fn discard(&self, cluster: &Cluster, op: &Op, offset: u64, len: u64) -> Result<()> {
+        if self.which != Which::WORKING {
+            return Err(Error::Refused(Refusal::ReadOnly));
+        }
+        let view = self.view_of_range(cluster, op, offset, len).await?;
+        let len = usize::try_from(len).map_err(|_| Error::Invalid("the length"))?;
+        try_for_each_concurrent(pieces(offset, len, view.shift).map(|piece| {
+            let end = offset + piece.range.end as u64;
+            let whole = piece.offset == 0
+                && (piece.range.len() as u64 == 1 << view.shift || end == view.size);
+            async move {
+                match whole {
+                    true => self.discard_object(cluster, op, piece.index).await,
+                    false => self.zero_piece(cluster, op, piece).await,
+                }
+            }
+        }))
+        .await
+    }
+
+    /// Writes zeros to a piece, unless it reads as zeros anyway.
+    async fn zero_piece(&self, cluster: &Cluster, op: &Op, piece: Piece) -> Result<()> {
+        let entry = self.entry(cluster, op, &self.view(), piece.index).await?;
+        if entry == 0 {
+            return Ok(());
+        }
+        let zeros = SendBuf::zeros(piece.range.len());
+        self.write_piece(cluster, op, piece.index, piece.offset, zeros).await
+    }
+
+    /// Frees one object: its index names none afterwards.
+    async fn discard_object(&self, cluster: &Cluster, op: &Op, index: u32) -> Result<()> {
+        let mut retries = Retries::default();
+        loop {
+            let pass = self.gate.pass().await;
+            let view = self.view();
+            let result = self.discard_once(cluster, op, &view, index).await;
+            drop(pass);
+            match result? {
+                Written::Stable => return Ok(()),
+                Written::Frozen | Written::Gone(_) => {
+                    self.refresh(cluster, op, &view, Cause::Frozen, &mut retries).await?;
+                }
+            }
+        }
+    }
+
+    async fn discard_once(
+        &self,
+        cluster: &Cluster,
+        op: &Op,
+        view: &View,
+        index: u32,
+    ) -> Result<Written> {
+        let mut hold = self.indexes.exclusive(index).await;
+        self.clear_up(cluster, op, view, &mut hold).await?;
+        let entry = self.entry(cluster, op, view, index).await?;
+        if entry == 0 {
+            return Ok(Written::Stable);
+        }
+        if entry == view.vid.get() {
+            // Before the update: it may be carried out even if its answer never comes.
+            lock(&self.state).removing.insert(index);
+        }
+        match self.update_entry(cluster, op, view, &mut hold, entry, 0).await {
+            Ok(()) => {}
+            result if answered(&result, SdResult::READONLY) => return Ok(Written::Frozen),
+            Err(error) => return Err(error),
+        }
+        Ok(match self.standing(cluster, op, view, index).await? {
+            Standing::Current { .. } => Written::Stable,
+            Standing::Frozen => Written::Frozen,
+        })
+    }
+
+    /// Before an object is created whose index was discarded: waits until its predecessor is gone.
+    ///
+    /// A 1.0 server removes it some time after the discard was acknowledged, and would remove a
+    /// new one in its place (3.7, hazard 4). An object that does not go is in use or stuck: then
+    /// the write fails, rather than losing its data later.
+    pub(super) async fn wait_for_removal(
+        &self,
+        cluster: &Cluster,
+        op: &Op,
+        view: &View,
+        index: u32,
+    ) -> Result<()> {
+        if !lock(&self.state).removing.contains(&index) {
+            return Ok(());
+        }
+        let limit = Instant::now() + REMOVAL_LIMIT;
+        loop {
+            let request = Request::read(view.vid.data(index), 0, 1);
+            let call = Call::new(request).dest(Dest::Bytes(1)).resendable();
+            match cluster.call(op, call).await {
+                Ok(_) if Instant::now() >= limit => {
+                    return Err(Error::Io("a discarded object is not removed"));
+                }
+                Ok(_) => cluster.sleep_until(op, Instant::now() + REMOVAL_POLL).await?,
+                result if answered(&result, SdResult::NO_OBJ) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        lock(&self.state).removing.remove(&index);
+        Ok(())
+    }
+
+    /// Before the VDI is closed: waits for removals, as far as a close can wait, so that whoever
+    /// opens it next need not know of them.
+    pub(super) async fn wait_for_removals(&self, cluster: &Cluster, op: &Op) -> Result<()> {
+        let removing: Vec<u32> = lock(&self.state).removing.iter().copied().collect();
+        let limit = Instant::now() + REMOVAL_LIMIT_AT_CLOSE;
+        let view = self.view();
+        try_for_each_concurrent(removing.into_iter().map(|index| async move {
+            if Instant::now() >= limit {
+                return Ok(());
+            }
+            match self.wait_for_removal(cluster, op, &view, index).await {
+                Err(Error::Io(_)) => Ok(()),
+                result => result,
+            }
+        }))
+        .await
+    }
+
+    /// What a range consists of, in order, neighbours of one kind as one extent.
+    pub async fn block_status(
+        &self,
+        cluster: &Cluster,
+        op: &Op,
+        offset: u64,
+        len: u64,
+    ) -> Result<Vec<Extent>> {
+        let view = self.view_of_range(cluster, op, offset, len).await?;
+        let len = usize::try_from(len).map_err(|_| Error::Invalid("the length"))?;
+        let mut extents: Vec<Extent> = Vec::new();
+        for piece in pieces(offset, len, view.shift) {
+            let kind = match self.entry(cluster, op, &view, piece.index).await? {
+                0 => ExtentKind::Hole,
+                entry if entry == view.vid.get() => ExtentKind::Allocated,
+                _ => ExtentKind::Shared,
+            };
+            let (at, len) = (offset + piece.range.start as u64, piece.range.len() as u64);
+            match extents.last_mut() {
+                Some(last) if last.kind == kind => last.len += len,
+                _ => extents.push(Extent { offset: at, len, kind }),
+            }
+        }
+        Ok(extents)
+    }
+
+    /// Grows or shrinks the VDI. What is cut off is freed first, so that it neither leaks nor
+    /// comes back when the VDI grows again (5.6).
+    pub async fn resize(&self, cluster: &Cluster, op: &Op, size: u64) -> Result<()> {
+        if self.which != Which::WORKING {
+            return Err(Error::Refused(Refusal::ReadOnly));
+        }
+        if size == 0 {
+            return Err(Error::Invalid("the size is 0"));
+        }
+        let _quiet = self.gate.close().await;
+        self.clear_up_all(cluster, op).await?;
+        for _ in 0..MAX_ATTEMPTS {
+            let (vid, header) = self.catch_up(cluster, op).await?;
+            if size > max_size(header.store_policy, header.block_size_shift) {
+                return Err(Error::Invalid("the size passes what the object size allows"));
+            }
+            let old = header.vdi_size.get();
+            if size < old && !self.cut_off(cluster, op, old, size).await? {
+                continue;
+            }
+            // Only the size: the rest of the header may be changing under others' hands (5.6).
+            let bytes = size.to_le_bytes().to_vec();
+            inode::write_header(cluster, op, vid, VDI_SIZE_OFFSET, bytes).await?;
+            let view = self.view();
+            if let Standing::Current { .. } = self.standing(cluster, op, &view, 0).await? {
+                lock(&self.state).header.vdi_size = size.into();
+                return Ok(());
+            }
+        }
+        Err(Error::Io("the VDI changes faster than it can be followed"))
+    }
+
+    /// While the gate is closed: frees what lies between two sizes. False where the VDI was frozen
+    /// meanwhile.
+    async fn cut_off(&self, cluster: &Cluster, op: &Op, old: u64, new: u64) -> Result<bool> {
+        let view = self.view();
+        let (first, end) = (object_count(new, view.shift), object_count(old, view.shift));
+        let (first, end) = (first as u32, end as u32);
+        let within = new & ((1 << view.shift) - 1);
+        if within != 0 && self.entry(cluster, op, &view, first - 1).await? != 0 {
+            let len = ((1u64 << view.shift) - within).min(old - new) as usize;
+            let zeros = SendBuf::zeros(len);
+            let written =
+                self.write_once(cluster, op, &view, first - 1, within as u32, &zeros).await?;
+            if !matches!(written, Written::Stable) {
+                return Ok(false);
+            }
+        }
+        // What is ours and goes must be gone before it is created again.
+        for index in first..end {
+            if self.entry(cluster, op, &view, index).await? == view.vid.get() {
+                lock(&self.state).removing.insert(index);
+            }
+        }
+        let emptied = empty_map(cluster, op, view.vid, first..end).await;
+        lock(&self.state).pages.clear();
+        match emptied {
+            Ok(()) => Ok(true),
+            result if answered(&result, SdResult::READONLY) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// How often a resize starts again because somebody took a snapshot meanwhile.
+const MAX_ATTEMPTS: usize = 100;

@@ -1,0 +1,188 @@
+//! Snapshots: taking, opening, listing, rolling back, deleting them, and cloning (5.8 to 5.12).
+
+use std::sync::Arc;
+
+use sheepdog_proto::header::VdiArm;
+use sheepdog_proto::inode::{STORE_ARRAY, TAG_OFFSET};
+use sheepdog_proto::{InodeHeader, MAX_COPIES, SdResult, Vid, op};
+
+use super::inode::{self, Name, Which, answered};
+use super::lifecycle::delete_found;
+use super::{Client, Opened, Vdi, list};
+use crate::cluster::{Cluster, Op};
+use crate::error::{Error, Refusal, Result};
+use crate::exec::lock;
+
+impl Client {
+    /// Makes what `vdi` holds now a snapshot with `tag`; `vdi` goes on as the working VDI. Returns
+    /// the snapshot's VDI id.
+    pub async fn snapshot(&self, op: &Op, vdi: &Vdi, tag: &[u8]) -> Result<Vid> {
+        if vdi.which != Which::WORKING {
+            return Err(Error::Refused(Refusal::ReadOnly));
+        }
+        if tag.is_empty() {
+            return Err(Error::Invalid("the tag is empty"));
+        }
+        let wanted = Which::snapshot(tag, 0)?;
+        let cluster = &self.cluster;
+        // Servers do not mind two snapshots with one tag (5.8).
+        match inode::lookup(cluster, op, &vdi.name, &wanted).await {
+            Ok(_) => {
+                let (opcode, result) = (op::NEW_VDI, SdResult::VDI_EXIST);
+                return Err(Error::Server { opcode, result });
+            }
+            result if answered(&result, SdResult::NO_TAG) => {}
+            Err(error) => return Err(error),
+        }
+        // A 1.0 server overwrites map updates that come in while it takes a snapshot (4.2).
+        let _quiet = vdi.gate.close().await;
+        vdi.clear_up_all(cluster, op).await?;
+        let (vid, header) = vdi.catch_up(cluster, op).await?;
+        if header.store_policy != STORE_ARRAY {
+            // Servers do not count the references of a hypervolume (3.9).
+            return Err(Error::Refused(Refusal::NoSupport));
+        }
+        inode::write_header(cluster, op, vid, TAG_OFFSET, wanted.tag().to_vec()).await?;
+        let arm = VdiArm { snapid: 1.into(), ..inode::derived(&header, vid) };
+        let new = inode::new_vdi(cluster, op, &vdi.name, arm, Some(vid)).await?;
+        vdi.switch_to(cluster, op, new).await?;
+        Ok(vid)
+    }
+
+    /// Opens a snapshot for reading.
+    pub async fn open_snapshot(&self, op: &Op, name: Name, which: Which) -> Result<Arc<Vdi>> {
+        let vid = inode::lookup(&self.cluster, op, &name, &which).await?;
+        self.open_snapshot_vid(op, name, vid).await
+    }
+
+    /// Opens the snapshot that is known by its VDI id.
+    pub async fn open_snapshot_vid(&self, op: &Op, name: Name, vid: Vid) -> Result<Arc<Vdi>> {
+        let header = inode::read_header(&self.cluster, op, vid).await?;
+        let which = Which::snap_id(header.snap_id.get());
+        inode::check(&header, vid, &name, &which)?;
+        if !header.is_snapshot() {
+            return Err(Error::Server { opcode: op::GET_VDI_INFO, result: SdResult::NO_TAG });
+        }
+        *lock(&self.open).snapshots.entry(vid).or_default() += 1;
+        Ok(Arc::new(Vdi::new(name, which, header, vid, None)))
+    }
+
+    /// The snapshots of the VDI `name`, in the order of their ids.
+    pub async fn snapshots(&self, op: &Op, name: Name) -> Result<Vec<Arc<Vdi>>> {
+        let mut family = list::inodes(&self.cluster, op).await?;
+        family.retain(|(_, header)| header.name == *name.field());
+        if family.is_empty() {
+            return Err(Error::Refused(Refusal::NoVdi));
+        }
+        family.retain(|(_, header)| header.is_snapshot());
+        family.sort_unstable_by_key(|(vid, header)| (header.snap_id.get(), *vid));
+        let mut open = lock(&self.open);
+        let opened = family.into_iter().map(|(vid, header)| {
+            *open.snapshots.entry(vid).or_default() += 1;
+            Arc::new(Vdi::new(name, Which::snap_id(header.snap_id.get()), header, vid, None))
+        });
+        Ok(opened.collect())
+    }
+
+    /// Deletes a snapshot. Others, clones and the working VDI keep what they share with it.
+    pub async fn delete_snapshot(&self, op: &Op, name: Name, which: Which) -> Result<()> {
+        let vid = inode::lookup(&self.cluster, op, &name, &which).await?;
+        if lock(&self.open).snapshots.contains_key(&vid) {
+            return Err(Error::Refused(Refusal::Open));
+        }
+        delete_found(&self.cluster, op, &name, &which, vid).await
+    }
+
+    /// Makes the working VDI of the snapshot's name a copy of the snapshot, in one operation of
+    /// the server (5.10, method B); what the working VDI was is deleted then.
+    pub async fn rollback(&self, op: &Op, snapshot: &Vdi) -> Result<()> {
+        if snapshot.which == Which::WORKING {
+            return Err(Error::Invalid("not the handle of a snapshot"));
+        }
+        let (cluster, name) = (&self.cluster, &snapshot.name);
+        let base = snapshot.view().vid;
+        let header = snapshot.read_again(cluster, op).await?;
+        let open = match lock(&self.open).working.get(name) {
+            Some(Opened::Open { vdi, .. }) => Some(vdi.clone()),
+            Some(Opened::InTransition) | None => None,
+        };
+        let _quiet = match &open {
+            Some(vdi) => {
+                let quiet = vdi.gate.close().await;
+                vdi.clear_up_all(cluster, op).await?;
+                Some(quiet)
+            }
+            None => None,
+        };
+        let before = match inode::lookup(cluster, op, name, &Which::WORKING).await {
+            Ok(vid) => Some(vid),
+            result if answered(&result, SdResult::NO_VDI) => None,
+            Err(error) => return Err(error),
+        };
+        let old = match before {
+            Some(vid) => Some((vid, inode::read_header(cluster, op, vid).await?)),
+            None => None,
+        };
+        let old = old.filter(|(_, header)| !header.is_snapshot());
+        let snapid = if old.is_some() { 1 } else { 0 };
+        let arm = VdiArm { snapid: snapid.into(), ..inode::derived(&header, base) };
+        let new = inode::new_vdi(cluster, op, name, arm, before).await?;
+        if let Some(vdi) = &open {
+            vdi.switch_to(cluster, op, new).await?;
+        }
+        if let Some((vid, header)) = old {
+            discard_old(cluster, op, name, vid, &header).await;
+        }
+        Ok(())
+    }
+
+    /// Makes a VDI `name` that starts as a copy of a snapshot: that of the handle, or of the same
+    /// name as the handle's and as `which` says.
+    pub async fn clone_vdi(
+        &self,
+        op: &Op,
+        source: &Vdi,
+        which: Option<Which>,
+        name: Name,
+        copies: u8,
+    ) -> Result<()> {
+        if copies > MAX_COPIES {
+            return Err(Error::Invalid("more than 31 copies"));
+        }
+        let cluster = &self.cluster;
+        let (vid, header) = match which {
+            Some(which) => {
+                let vid = inode::lookup(cluster, op, &source.name, &which).await?;
+                let header = Vdi::read_checked(cluster, op, vid, &source.name, &which).await?;
+                (vid, header)
+            }
+            None => (source.view().vid, source.read_again(cluster, op).await?),
+        };
+        // Servers do not check: a clone of a working VDI would share objects that change (4.2).
+        if !header.is_snapshot() {
+            return Err(Error::Invalid("the source of a clone is a snapshot"));
+        }
+        if header.store_policy != STORE_ARRAY {
+            return Err(Error::Refused(Refusal::NoSupport));
+        }
+        let mut arm = inode::derived(&header, vid);
+        if copies != 0 && header.copy_policy == 0 {
+            arm.copies = copies;
+        }
+        self.new_name(op, &name, arm).await.map(drop)
+    }
+}
+
+/// Deletes what a rolled-back VDI was, which stays as a snapshot without a tag. The rollback is
+/// done: where this fails, space is what it costs.
+async fn discard_old(cluster: &Cluster, op: &Op, name: &Name, vid: Vid, header: &InodeHeader) {
+    let which = Which::snap_id(header.snap_id.get());
+    let result = match inode::lookup(cluster, op, name, &which).await {
+        Ok(found) if found == vid => delete_found(cluster, op, name, &which, vid).await,
+        Ok(_) => return,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = result {
+        log::warn!("VDI {name}: what was rolled back stays as snapshot {vid}: {error}");
+    }
+}
