@@ -23,6 +23,7 @@
 #define SKIPPED 77
 #define MAX_LAMBS 4
 #define MAX_NAMES 64
+#define MAX_SNAPSHOTS 1024
 
 static struct lamb lambs[MAX_LAMBS];
 static size_t lamb_count;
@@ -80,7 +81,36 @@ void expect_bytes(const char *file, int line, const char *what, const void *got,
     }
 }
 
+void expect_content(const char *file, int line, const char *what, sd_t sd, sd_vdi_t vdi,
+                    const void *want, size_t size, size_t offset)
+{
+    unsigned char *got = poisoned(size);
+
+    expect_result(file, line, what, sd_vdi_read(sd, vdi, got, size, (off_t)offset),
+                  SD_RES_SUCCESS);
+    expect_bytes(file, line, what, got, want, size);
+    free(got);
+}
+
 /* --- Ending: registered before anything exists that would outlive the program --- */
+
+/* How many snapshots there are, and the ids of the first MAX_SNAPSHOTS. */
+static size_t list_snapshots(sd_t sd, const char *name, int ids[MAX_SNAPSHOTS])
+{
+    struct sd_list_iter iter;
+    struct sd_vdi_info info;
+    size_t count = 0;
+
+    if (sd_snapshot_list(sd, name, &iter) != SD_RES_SUCCESS)
+        return 0;
+    while (iter.has_next()) {
+        sd_vdi_t *snapshot = iter.next_snapshot();
+        if (sd_vdi_get_info(*snapshot, &info, sizeof info) == 0 && count++ < MAX_SNAPSHOTS)
+            ids[count - 1] = (int)info.snap_id;
+    }
+    iter.destory();
+    return count;
+}
 
 static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
 {
@@ -88,10 +118,29 @@ static int remove_entry(const char *path, const struct stat *st, int type, struc
     return remove(path);
 }
 
+static bool deleted(const char *name, int result)
+{
+    if (result == SD_RES_SUCCESS || result == SD_RES_NO_VDI || result == SD_RES_NO_TAG)
+        return true;
+    fprintf(stderr, "%s is left behind: %s\n", name, sd_strerror(result));
+    return false;
+}
+
+static bool delete_leftover_snapshots(sd_t sd, const char *name)
+{
+    int ids[MAX_SNAPSHOTS];
+    size_t count = list_snapshots(sd, name, ids);
+    bool all = true;
+
+    for (size_t i = 0; i < count && i < MAX_SNAPSHOTS; i++)
+        all &= deleted(name, sd_snapshot_delete(sd, name, NULL, ids[i]));
+    return all;
+}
+
 static bool delete_leftover_vdis(void)
 {
     const char *address = getenv("SD_TEST_ADDR");
-    bool deleted = true;
+    bool all = true;
     sd_t sd;
 
     if (!address || name_count == 0)
@@ -99,14 +148,11 @@ static bool delete_leftover_vdis(void)
     if ((strchr(address, '/') ? sd_init_unix(address, &sd) : sd_init(address, &sd)) != 0)
         return false;
     for (size_t i = 0; i < name_count; i++) {
-        int result = sd_vdi_delete(sd, names[i]);
-        if (result != SD_RES_SUCCESS && result != SD_RES_NO_VDI) {
-            fprintf(stderr, "%s is left behind: %s\n", names[i], sd_strerror(result));
-            deleted = false;
-        }
+        all &= deleted(names[i], sd_vdi_delete(sd, names[i]));
+        all &= delete_leftover_snapshots(sd, names[i]);
     }
     sd_close(&sd);
-    return deleted;
+    return all;
 }
 
 static void clean_up(void)
@@ -273,6 +319,47 @@ sd_vdi_t create_vdi(sd_t sd, const char *name, size_t size)
     return vdi;
 }
 
+sd_vdi_t open_second(sd_t sd, const char *name)
+{
+    sd_vdi_t vdi;
+    int result = sd_vdi_open(sd, name, &vdi);
+
+    if (result == SD_RES_VDI_LOCKED)
+        skip("the cluster enforces locks");
+    OK(result);
+    return vdi;
+}
+
+sd_vdi_t open_snapshot(sd_t sd, const char *name, const char *tag)
+{
+    sd_vdi_t snapshot;
+
+    OK(sd_snapshot_open(sd, name, tag, 0, &snapshot));
+    return snapshot;
+}
+
+struct sd_vdi_info info_of(sd_vdi_t vdi)
+{
+    struct sd_vdi_info info;
+
+    OK(sd_vdi_get_info(vdi, &info, sizeof info));
+    return info;
+}
+
+size_t count_snapshots(sd_t sd, const char *name)
+{
+    int ids[MAX_SNAPSHOTS];
+
+    return list_snapshots(sd, name, ids);
+}
+
+void write_both(sd_t sd, sd_vdi_t vdi, unsigned char *model, size_t offset, size_t size,
+                uint64_t seed)
+{
+    fill(model + offset, size, seed);
+    OK(sd_vdi_write(sd, vdi, model + offset, size, (off_t)offset, 0));
+}
+
 /* --- Bits and pieces --- */
 
 int bound_socket(char address[32])
@@ -305,6 +392,14 @@ void fill(void *buffer, size_t size, uint64_t seed)
         uint64_t word = next_random(&seed);
         memcpy(bytes + i, &word, size - i < 8 ? size - i : 8);
     }
+}
+
+void *copy_of(const void *bytes, size_t size)
+{
+    void *copy = malloc(size ? size : 1);
+
+    CHECK(copy);
+    return memcpy(copy, bytes, size);
 }
 
 void *poisoned(size_t size)

@@ -29,6 +29,10 @@
     expect_bytes(__FILE__, __LINE__, #got, (got), (want), (size))
 #define CHECK_ZERO(got, size) expect_bytes(__FILE__, __LINE__, #got, (got), NULL, (size))
 
+/* Reads that range of a VDI or snapshot and compares it with the bytes; NULL stands for zeros. */
+#define CHECK_CONTENT(sd, vdi, want, size, offset) \
+    expect_content(__FILE__, __LINE__, #vdi, (sd), (vdi), (want), (size), (offset))
+
 noreturn void fail(const char *file, int line, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 noreturn void skip(const char *why);
@@ -38,6 +42,8 @@ void expect_string(const char *file, int line, const char *what, const char *got
 /* `want` NULL stands for zeros. */
 void expect_bytes(const char *file, int line, const char *what, const void *got,
                   const void *want, size_t size);
+void expect_content(const char *file, int line, const char *what, sd_t sd, sd_vdi_t vdi,
+                    const void *want, size_t size, size_t offset);
 
 /* --- The server under test: SD_TEST_ADDR where it is set, else a lamb of the test's own --- */
 
@@ -45,13 +51,23 @@ void expect_bytes(const char *file, int line, const char *what, const void *got,
 const char *server_address(void);
 sd_t connect_to_server(void);
 
-/* A VDI name that no other test and no other run uses; the VDI is deleted when the test ends.
+/* A VDI name that no other test and no other run uses; the VDI and its snapshots are deleted when
+ * the test ends.
  * The string lives as long as the program. */
 #define vdi_name(suffix) unique_name(TEST_NAME, suffix)
 const char *unique_name(const char *test, const char *suffix);
 
 /* Creates a VDI of that size and opens it. */
 sd_vdi_t create_vdi(sd_t sd, const char *name, size_t size);
+/* Opens a VDI that another client has open; skips the test where the cluster's locks forbid that. */
+sd_vdi_t open_second(sd_t sd, const char *name);
+sd_vdi_t open_snapshot(sd_t sd, const char *name, const char *tag);
+struct sd_vdi_info info_of(sd_vdi_t vdi);
+size_t count_snapshots(sd_t sd, const char *name);
+
+/* Writes a pattern both to the VDI and to the array that says what the VDI should hold. */
+void write_both(sd_t sd, sd_vdi_t vdi, unsigned char *model, size_t offset, size_t size,
+                uint64_t seed);
 
 /* --- A lamb that the test starts and ends as it likes --- */
 
@@ -83,6 +99,7 @@ int bound_socket(char address[32]);
 uint64_t next_random(uint64_t *state);
 /* Fills the buffer with a pattern that differs from that of every other seed. */
 void fill(void *buffer, size_t size, uint64_t seed);
+void *copy_of(const void *bytes, size_t size);
 /* Allocates bytes that are anything but zero, so that a read which writes nothing is seen. */
 void *poisoned(size_t size);
 

@@ -50,10 +50,7 @@ fn the_epoch_is_that_of_a_formatted_cluster() {
     let (response, _) = c.call(plain(op::GET_CLUSTER_DEFAULT, 0), &[]);
     assert_eq!(response.epoch.get(), 1);
     let defaults = response.cluster_default();
-    assert_eq!(
-        (defaults.nr_copies, defaults.copy_policy, defaults.block_size_shift),
-        (1, 0, 22)
-    );
+    assert_eq!((defaults.nr_copies, defaults.copy_policy, defaults.block_size_shift), (1, 0, 22));
 }
 
 #[test]
@@ -139,7 +136,8 @@ fn formatting_starts_anew() {
 fn formatting_does_not_spoil_what_comes_after() {
     let lamb = Lamb::start();
     let mut c = lamb.client();
-    let format = Request::new(op::MAKE_FS, FLAG_WRITE, ClusterArm { copies: 1, ..Default::default() });
+    let format =
+        Request::new(op::MAKE_FS, FLAG_WRITE, ClusterArm { copies: 1, ..Default::default() });
     for i in 0..20 {
         let v = c.vdi("alpha", 16);
         c.allocate(v, 0, &[i]);

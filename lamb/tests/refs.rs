@@ -4,25 +4,11 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::{Client, Lamb};
+use common::{Client, Dice, Lamb};
 use sheepdog_proto::op;
 use sheepdog_proto::{SdResult, Vid};
 
 const OBJECTS: u32 = 6;
-
-/// A small generator, so that a failure can be repeated from its seed.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        // SplitMix64.
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % sides as u64) as usize
-    }
-}
 
 #[derive(Clone)]
 struct Vdi {
@@ -130,7 +116,7 @@ impl Model {
     fn clear(&mut self, c: &mut Client, i: usize, dice: &mut Dice) {
         let vdi = &mut self.vdis[i];
         let first = dice.roll(OBJECTS as usize) as u32;
-        assert_eq!(c.map(vdi.vid, first, &vec![Vid::NONE; 3]), SdResult::SUCCESS);
+        assert_eq!(c.map(vdi.vid, first, &[Vid::NONE; 3]), SdResult::SUCCESS);
         vdi.map.retain(|&index, _| index < first || index >= first + 3);
     }
 
@@ -155,8 +141,10 @@ impl Model {
         for vdi in &self.vdis {
             let entries = c.entries(vdi.vid, OBJECTS);
             for (index, entry) in (0..).zip(entries) {
-                let (owner, content) =
-                    vdi.map.get(&index).map_or((Vid::NONE, 0), |&(owner, content)| (owner, content));
+                let (owner, content) = vdi
+                    .map
+                    .get(&index)
+                    .map_or((Vid::NONE, 0), |&(owner, content)| (owner, content));
                 assert_eq!(entry, owner.get(), "{} at {index}", vdi.vid);
                 if !owner.is_none() {
                     named.insert((owner.get(), index));

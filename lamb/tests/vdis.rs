@@ -208,7 +208,10 @@ fn only_snapshots_can_be_cloned() {
     assert_eq!(c.branch("delta", v, 0), Err(SdResult::BASE_VDI_READ), "deleted");
     // The clone's objects outlive the snapshot's name.
     assert_eq!(c.read(v.data(3), 0, 1), Ok(vec![3]));
-    assert_eq!(c.new_vdi("nothing", VdiArm { snapid: 1.into(), ..VdiArm::default() }), Err(SdResult::NO_VDI));
+    assert_eq!(
+        c.new_vdi("nothing", VdiArm { snapid: 1.into(), ..VdiArm::default() }),
+        Err(SdResult::NO_VDI)
+    );
     _ = w;
 }
 
@@ -344,11 +347,7 @@ fn locks_exclude_each_other() {
     };
     let mut other = lamb.client();
     let mut release = |vid: u32, kind: u32| {
-        let arm = VdiArm {
-            base_vdi_id: vid.into(),
-            lock_type: kind.into(),
-            ..VdiArm::default()
-        };
+        let arm = VdiArm { base_vdi_id: vid.into(), lock_type: kind.into(), ..VdiArm::default() };
         assert_eq!(other.result(Request::new(op::RELEASE_VDI, 0, arm), &[]), OK);
     };
     let locked = SdResult::VDI_LOCKED;

@@ -92,5 +92,5 @@ pub fn time_to_ns(time: u64) -> u64 {
 
 /// The protocol timestamp of a time since the Unix epoch (0.7).
 pub fn time_from_unix(since_epoch: std::time::Duration) -> u64 {
-    since_epoch.as_secs() << 32 | u64::from(since_epoch.subsec_micros()) * 1000
+    (since_epoch.as_secs() << 32) | (u64::from(since_epoch.subsec_micros()) * 1000)
 }

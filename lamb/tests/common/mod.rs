@@ -63,7 +63,8 @@ impl Lamb {
 }
 
 pub fn objects_in(dir: &Path) -> Vec<(u32, u32)> {
-    let number = |name: std::ffi::OsString| u32::from_str_radix(name.to_str().unwrap(), 16).unwrap();
+    let number =
+        |name: std::ffi::OsString| u32::from_str_radix(name.to_str().unwrap(), 16).unwrap();
     let mut objects = Vec::new();
     for vid in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
         for index in std::fs::read_dir(vid.path()).unwrap().map(Result::unwrap) {
@@ -83,6 +84,10 @@ impl Client {
     pub fn connect(address: SocketAddr) -> Client {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
+        Client::over(stream)
+    }
+
+    pub fn over(stream: TcpStream) -> Client {
         // A server that hangs fails the test instead of stopping it.
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         Client { stream, next_id: 1 }
@@ -268,4 +273,79 @@ pub fn obj(opcode: u8, flags: u16, oid: Oid, offset: u32) -> Request {
 
 pub fn vid(vid: u32) -> Vid {
     Vid::new(vid).unwrap()
+}
+
+/// The program itself, in a process that can be killed.
+pub struct Program {
+    pub child: std::process::Child,
+    pub address: SocketAddr,
+    /// What it said on stdout before it served.
+    pub lines: Vec<String>,
+}
+
+impl Program {
+    pub fn start(dir: &Path, args: &[&str]) -> Program {
+        let mut child =
+            Program::command(dir, args).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let stdout = std::io::BufReader::new(child.stdout.take().unwrap());
+        // One line for the port, one for the socket.
+        let lines: Vec<String> =
+            std::io::BufRead::lines(stdout).take(2).map(Result::unwrap).collect();
+        let address = lines
+            .first()
+            .and_then(|line| line.strip_prefix("lamb: listening on "))
+            .unwrap_or_else(|| panic!("{lines:?}"));
+        Program { child, address: address.parse().unwrap(), lines }
+    }
+
+    pub fn command(dir: &Path, args: &[&str]) -> std::process::Command {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_lamb"));
+        command.args(["--listen", "127.0.0.1:0"]).args(args).arg(dir);
+        command
+    }
+
+    pub fn client(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Bytes of memory that the process uses.
+    pub fn memory(&self) -> usize {
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).unwrap();
+        statm.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    }
+
+    pub fn assert_alive(&mut self) {
+        assert_eq!(self.child.try_wait().unwrap(), None, "the server is dead");
+        let request = Request::new(op::GET_CLUSTER_DEFAULT, 0, [0; 32]);
+        assert_eq!(self.client().result(request, &[]), SdResult::SUCCESS);
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A small generator (SplitMix64), so that a failure can be repeated from its seed.
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn roll(&mut self, sides: usize) -> usize {
+        (self.next() % sides as u64) as usize
+    }
 }
