@@ -33,6 +33,9 @@ typedef void *sd_t;
 /* An open VDI or snapshot. */
 typedef struct sd_inode *sd_vdi_t;
 
+/* Called once for each asynchronous request, with its result. */
+typedef void (sd_callback_fn)(sd_t sd, int result, void *opaque);
+
 /* Receives a message of the library, without a newline; valid for the call. */
 typedef void (sd_log_fn)(int level, const char *message, void *opaque);
 
@@ -389,6 +392,11 @@ typedef struct sd_list_iter {
 #define SD_EXTENT_SHARED 2
 
 /**
+ * For asynchronous writes: the library borrows the data until the callback instead of copying it.
+ */
+#define SD_WRITE_NOCOPY 2
+
+/**
  * What sd_vdi_create_ex() can be told. Zeroed, it is what sd_vdi_create() does. Grows only at its
  * end.
  */
@@ -523,9 +531,23 @@ int sd_init(const char *addr, sd_t *sd);
 int sd_init_unix(const char *path, sd_t *sd);
 
 /**
+ * Starts to connect as sd_init(), without waiting. The first call on `*sd` reports what went
+ * wrong, if anything did. Looks host names up, which can take a while; addresses as numbers never
+ * do.
+ */
+int sd_ainit(const char *addr, sd_t *sd);
+
+/**
+ * Starts to connect as sd_init_unix(), without waiting.
+ */
+int sd_ainit_unix(const char *path, sd_t *sd);
+
+/**
  * Closes a connection and everything that belongs to it, and sets `*sd` to NULL.
  *
- * Calls that other threads are in end with SD_RES_CANCELED. The VDIs opened through it are closed
+ * Calls that other threads are in end with SD_RES_CANCELED, and so do asynchronous requests in
+ * flight: each callback is called before this returns, unless another thread is in it. Legal
+ * inside a callback. The attached event loop is detached. The VDIs opened through it are closed
  * and their locks released; a write that has returned is not affected.
  */
 int sd_close(sd_t *sd);
@@ -786,6 +808,137 @@ int sd_vdi_list(sd_t sd, sd_list_iter *iter);
  * Errors: SD_RES_NO_VDI (neither a working VDI nor a snapshot has the name).
  */
 int sd_snapshot_list(sd_t sd, const char *name, sd_list_iter *iter);
+
+/**
+ * Reads as sd_vdi_read(), without waiting: `fn` is called with `sd`, the result and `opaque` once
+ * the read has ended, from sd_dispatch() or the attached event loop, never from inside this call.
+ * `data` is the library's until then.
+ *
+ * Where this returns anything but 0 nothing was started, and `fn` will not be called:
+ * SD_RES_NO_MEM (the request would pass sd_set_buffer_limit()), SD_RES_INVALID_PARMS. Requests in
+ * flight at the same time have no order between them.
+ */
+int sd_vdi_aread(sd_t sd,
+                 sd_vdi_t vdi,
+                 void *data,
+                 size_t size,
+                 off_t offset,
+                 sd_callback_fn *fn,
+                 void *opaque);
+
+/**
+ * Writes as sd_vdi_write(), without waiting, and tells as sd_vdi_aread(). `data` is copied, unless
+ * `flag` has SD_WRITE_NOCOPY: then it is the library's until the callback.
+ */
+int sd_vdi_awrite(sd_t sd,
+                  sd_vdi_t vdi,
+                  const void *data,
+                  size_t size,
+                  off_t offset,
+                  int flag,
+                  sd_callback_fn *fn,
+                  void *opaque);
+
+/**
+ * Reads as sd_vdi_readv(), and tells as sd_vdi_aread(). `iov` itself may go when this returns, the
+ * buffers that it names not before the callback.
+ */
+int sd_vdi_areadv(sd_t sd,
+                  sd_vdi_t vdi,
+                  const struct iovec *iov,
+                  int iovcnt,
+                  off_t offset,
+                  sd_callback_fn *fn,
+                  void *opaque);
+
+/**
+ * Writes as sd_vdi_writev(), and tells as sd_vdi_awrite().
+ */
+int sd_vdi_awritev(sd_t sd,
+                   sd_vdi_t vdi,
+                   const struct iovec *iov,
+                   int iovcnt,
+                   off_t offset,
+                   int flag,
+                   sd_callback_fn *fn,
+                   void *opaque);
+
+/**
+ * Flushes as sd_vdi_flush(), and tells as sd_vdi_aread(): covers the writes whose callbacks have
+ * been called, or whose calls have returned, before this call.
+ */
+int sd_vdi_aflush(sd_t sd,
+                  sd_vdi_t vdi,
+                  sd_callback_fn *fn,
+                  void *opaque);
+
+/**
+ * Discards as sd_vdi_discard(), and tells as sd_vdi_aread().
+ */
+int sd_vdi_adiscard(sd_t sd,
+                    sd_vdi_t vdi,
+                    off_t offset,
+                    size_t len,
+                    sd_callback_fn *fn,
+                    void *opaque);
+
+/**
+ * Writes zeros as sd_vdi_write_zeroes(), and tells as sd_vdi_aread().
+ */
+int sd_vdi_awrite_zeroes(sd_t sd,
+                         sd_vdi_t vdi,
+                         off_t offset,
+                         size_t len,
+                         int flag,
+                         sd_callback_fn *fn,
+                         void *opaque);
+
+/**
+ * Reads from a snapshot: as sd_vdi_aread().
+ */
+int sd_snapshot_aread(sd_t sd,
+                      sd_vdi_t vdi,
+                      void *data,
+                      size_t size,
+                      off_t offset,
+                      sd_callback_fn *fn,
+                      void *opaque);
+
+/**
+ * Bounds the memory of asynchronous requests in flight: the sizes of their buffers, and 4 KiB for
+ * each. A submission that would pass it returns SD_RES_NO_MEM and does nothing. The default is 256
+ * MiB. Shrinking it below what is used refuses new requests until enough of the old have ended.
+ */
+int sd_set_buffer_limit(sd_t sd, size_t limit);
+
+/**
+ * Tells the limit of sd_set_buffer_limit().
+ */
+int sd_get_buffer_limit(sd_t sd, size_t *limit);
+
+/**
+ * Tells how much of the limit is used now: 0 where no request is in flight.
+ */
+int sd_get_buffer_usage(sd_t sd, size_t *used);
+
+/**
+ * The file descriptor that is readable when there is work for sd_dispatch(); -1 where `sd` is not
+ * valid. It stays the same until sd_close(), over reconnects too. To be watched for reading, level
+ * triggered, in any event loop; nothing else may be done with it.
+ */
+int sd_get_fd(sd_t sd);
+
+/**
+ * Does the work that there is: receives, sends, and calls the callbacks of requests that have
+ * ended. Never blocks. Any callback may close `sd`.
+ */
+int sd_dispatch(sd_t sd);
+
+/**
+ * Waits up to `timeout_ms` milliseconds, or for ever where that is negative, for work, and does
+ * it. SD_RES_TIMEDOUT where there was none.
+ */
+int sd_wait(sd_t sd, int timeout_ms);
 
 #ifdef __cplusplus
 }  // extern "C"

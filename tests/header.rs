@@ -5,7 +5,8 @@
 use std::path::Path;
 
 /// The chapters of the header, in its order.
-const CHAPTERS: [&str; 7] = ["result", "log", "cluster", "vdi", "attr", "snapshot", "list"];
+const CHAPTERS: [&str; 9] =
+    ["result", "log", "cluster", "vdi", "attr", "snapshot", "list", "aio", "event"];
 
 #[test]
 fn the_committed_header_is_the_generated_one() {
@@ -20,6 +21,7 @@ fn the_committed_header_is_the_generated_one() {
     let generated = String::from_utf8(generated).unwrap();
     // cbindgen has no function types, only pointers to functions.
     let generated = [
+        ("void (*fn)(sd_t sd, int result, void *opaque)", "sd_callback_fn *fn"),
         ("void (*fn)(int level, const char *message, void *opaque)", "sd_log_fn *fn"),
         ("int (*fn)(off_t offset, size_t len, int status, void *opaque)", "sd_extent_fn *fn"),
     ]

@@ -79,6 +79,7 @@ impl Cluster {
             block_size_shift,
             store: store.to_owned(),
             wiping: true,
+            mimic: self.mimic.is_some(),
             ..Config::default()
         };
         if arm.ctime.get() != 0 {
@@ -219,7 +220,9 @@ impl Cluster {
 
     pub fn get_vdi_copies(&self, peer: Peer, out: &mut Out) -> Result<Answer, SdResult> {
         let locks = lock(&self.locks).clone();
-        for vdi in self.sorted_vdis() {
+        let mut vdis = self.all_vdis();
+        vdis.sort_by_key(|vdi| vdi.vid);
+        for vdi in vdis {
             let state = read(&vdi.state);
             let header = &state.header;
             let mut record = VdiState {

@@ -17,14 +17,17 @@ use sheepdog_proto::zerocopy::little_endian::U32;
 use sheepdog_proto::{InodeHeader, Oid, SdResult, Vid};
 
 use crate::config::Config;
+use crate::mimic::Mimic;
 use crate::refs::Refs;
 use crate::store::{CHUNK, Object, Store};
 use crate::{lock, read, write};
 
 pub struct Cluster {
-    pub store: Store,
+    pub store: Arc<Store>,
     pub config: RwLock<Config>,
     /// Every VDI id in use: working VDIs, snapshots, deleted ones, announced ones (4.12).
+    ///
+    /// No other lock is taken under this one.
     pub vdis: RwLock<HashMap<Vid, Arc<Vdi>>>,
     pub refs: Mutex<Refs>,
     /// Who holds which VDI (4.10). In memory only, as on the real server.
@@ -35,6 +38,8 @@ pub struct Cluster {
     pub format: RwLock<()>,
     pub throttling: Mutex<RecoveryThrottling>,
     pub stat: Stat,
+    /// Present with `--mimic-1.0`.
+    pub mimic: Option<Mimic>,
     /// Bytes of the largest object that any VDI has had.
     largest: AtomicU64,
 }
@@ -63,7 +68,7 @@ pub struct State {
 impl State {
     /// Whether clients must not change what the VDI's map and data say (4.5).
     pub fn is_frozen(&self) -> bool {
-        self.header.is_snapshot() || self.deleted
+        self.header.is_snapshot() || self.deleted && self.header.is_deleted()
     }
 
     pub fn has_array(&self) -> bool {
@@ -129,11 +134,16 @@ impl Vdi {
 
 impl Cluster {
     /// Opens the cluster in `dir`, or formats it there.
-    pub fn open(dir: &Path, sync: bool, open_files: usize) -> io::Result<Cluster> {
+    pub fn open(dir: &Path, sync: bool, mimic: bool, open_files: usize) -> io::Result<Cluster> {
         let config = Config::load(dir)?;
         let fresh = config.is_none();
-        let mut config = config.unwrap_or_default();
-        let store = Store::open(dir, sync, open_files)?;
+        let mut config = config.unwrap_or_else(|| Config { mimic, ..Config::default() });
+        if config.mimic != mimic {
+            // Each would take the other's objects for unreferenced.
+            let usual = if config.mimic { "only with" } else { "without" };
+            return Err(io::Error::other(format!("it was made {usual} --mimic-1.0")));
+        }
+        let store = Arc::new(Store::open(dir, sync, open_files)?);
         if config.wiping {
             store.wipe()?;
         }
@@ -142,7 +152,7 @@ impl Cluster {
             config.save(dir)?;
         }
         let cluster = Cluster {
-            store,
+            store: store.clone(),
             config: RwLock::new(config),
             vdis: RwLock::default(),
             refs: Mutex::default(),
@@ -151,14 +161,17 @@ impl Cluster {
             format: RwLock::default(),
             throttling: Mutex::default(),
             stat: Stat::default(),
+            mimic: mimic.then(|| Mimic::start(store.clone())).transpose()?,
             largest: AtomicU64::new(0),
         };
         let shift = read(&cluster.config).block_size_shift;
         cluster.note_shift(shift);
         cluster.load_inodes()?;
-        cluster.finish_snapshots()?;
-        cluster.count_refs()?;
-        cluster.reclaim()?;
+        if !mimic {
+            cluster.finish_snapshots()?;
+            cluster.count_refs()?;
+            cluster.reclaim()?;
+        }
         Ok(cluster)
     }
 

@@ -26,6 +26,8 @@ pub struct Config {
     /// "plain" or "tree": whatever was asked for; it is stored the same way.
     pub store: String,
     pub disable_recovery: bool,
+    /// References are kept as the real server keeps them (`--mimic-1.0`).
+    pub mimic: bool,
     /// The objects of the cluster before are still being removed.
     pub wiping: bool,
 }
@@ -40,6 +42,7 @@ impl Default for Config {
             block_size_shift: DEFAULT_BLOCK_SIZE_SHIFT,
             store: "plain".to_owned(),
             disable_recovery: false,
+            mimic: false,
             wiping: false,
         }
     }
@@ -83,6 +86,7 @@ impl Config {
                 "block_size_shift" => config.block_size_shift = byte()?,
                 "store" => config.store = value.to_owned(),
                 "disable_recovery" => config.disable_recovery = byte()? != 0,
+                "mimic" => config.mimic = byte()? != 0,
                 "wiping" => config.wiping = byte()? != 0,
                 _ => return Err(bad(line)),
             }
@@ -94,7 +98,7 @@ impl Config {
     pub fn save(&self, dir: &Path) -> io::Result<()> {
         let text = format!(
             "lamb 1\nctime {}\nflags {}\ncopies {}\ncopy_policy {}\nblock_size_shift {}\n\
-             store {}\ndisable_recovery {}\nwiping {}\n",
+             store {}\ndisable_recovery {}\nmimic {}\nwiping {}\n",
             self.ctime,
             self.flags,
             self.copies,
@@ -102,6 +106,7 @@ impl Config {
             self.block_size_shift,
             self.store,
             u8::from(self.disable_recovery),
+            u8::from(self.mimic),
             u8::from(self.wiping),
         );
         let mut file = File::create(dir.join(TEMP))?;

@@ -155,7 +155,10 @@ impl Connection {
                 }
             }
             let small = if large.is_some() { 0 } else { len };
-            let claims = claims(&request);
+            let mut claims = claims(&request);
+            if cluster.mimic.is_some() {
+                claims.iter_mut().for_each(|claim| *claim = claim.take().filter(|c| c.oid == 0));
+            }
             let cost = len + room(&request).min(STREAM_FROM);
             let idle = self.admit(&claims, cost, &mut out)?;
             let more = input.len() > small;
@@ -181,7 +184,7 @@ impl Connection {
             } else {
                 eager = eager.saturating_sub(1);
             }
-            let alone = idle && !more && eager == 0;
+            let alone = idle && !more && eager == 0 && cluster.mimic.is_none();
             if alone || cluster.is_quick(&request) {
                 let payload = large.as_deref().unwrap_or(input.peek(small));
                 cluster.execute(&request, payload, self.peer, &mut out);
@@ -240,6 +243,9 @@ impl Connection {
         self.shared.pool.run(move || {
             let spares = &conn.shared.spares;
             let mut buf = if room(&request) > SMALL { spares.take() } else { Buf::default() };
+            if let Some(mimic) = &conn.shared.cluster.mimic {
+                mimic.dawdle(&request);
+            }
             conn.shared.cluster.execute(&request, &payload, conn.peer, &mut buf);
             if payload.len() > SMALL {
                 spares.give(payload);

@@ -10,6 +10,7 @@
 //!  vdi       NEW, DEL, lookup, lock, list
 //!  attr      GET_VDI_ATTR
 //!  admin     what dog asks about node and cluster
+//!  mimic     the real server's dangers, for tests of clients
 //! store      objects as files                                    buf    buffers
 //! ```
 //!
@@ -25,6 +26,7 @@ mod buf;
 mod cluster;
 mod config;
 mod conn;
+mod mimic;
 mod object;
 mod pool;
 mod refs;

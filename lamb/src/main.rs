@@ -37,6 +37,11 @@ struct Args {
     #[arg(long)]
     allow_remote: bool,
 
+    /// Do as a real 1.0 server does, also where that loses data: for tests of clients, never for
+    /// data
+    #[arg(long = "mimic-1.0")]
+    mimic: bool,
+
     /// Where the objects are; created if missing
     dir: PathBuf,
 }
@@ -68,6 +73,7 @@ fn run(args: Args) -> Result<()> {
         sync: !args.no_sync,
         use_lock: args.use_lock,
         allow_remote: args.allow_remote,
+        mimic: args.mimic,
     })?;
     for address in server.addresses() {
         announce(&format!("lamb: listening on {address}"));

@@ -131,6 +131,16 @@ impl Cluster {
             return Err(SdResult::INVALID_PARMS);
         }
         let offset = map_entry_offset(oid.index()).into();
+        if let Some(mimic) = &self.mimic {
+            let mut entry = [0; 4];
+            inode.read(&mut entry, offset).map_err(disk)?;
+            if entry != [0; 4] {
+                drop(state);
+                self.mimic_write_inode(mimic, &vdi, &inode, offset, &[0; 4])?;
+                self.store.remove(oid, false).map_err(disk)?;
+            }
+            return Ok(Answer::OK);
+        }
         let changed = self.update_map(&vdi, &state, &inode, offset, &[0; 4])?;
         // The own object too, where the map named another one: nothing will name it again (4.7).
         if changed && !lock(&self.refs).contains(oid) {
@@ -145,6 +155,9 @@ impl Cluster {
     pub fn flush(&self, request: &Request) -> Result<Answer, SdResult> {
         count(&self.stat.flushes, 1);
         oid_of(request)?;
+        if self.mimic.is_some() {
+            return Err(SdResult::INVALID_PARMS);
+        }
         if !self.store.syncs() {
             self.store.sync_all().map_err(disk)?;
         }
@@ -201,6 +214,10 @@ impl Cluster {
         let vdi = self.vdi(vid).ok_or(SdResult::NO_OBJ)?;
         let inode = self.object(vid.inode())?;
         check_end(offset, data.len(), inode.len())?;
+        if let Some(mimic) = &self.mimic {
+            self.mimic_write_inode(mimic, &vdi, &inode, offset, data)?;
+            return Ok(Answer::OK);
+        }
         if offset >= size_of::<InodeHeader>() as u64 {
             self.write_beyond_header(&vdi, &read(&vdi.state), &inode, offset, data)?;
             return Ok(Answer::OK);
@@ -306,7 +323,7 @@ impl Cluster {
 
     /// An object that a client may know of: reference counts are no objects here (6.2).
     fn object(&self, oid: Oid) -> Result<Arc<Object>, SdResult> {
-        if oid.kind() == Some(OidKind::Ledger) {
+        if oid.kind() == Some(OidKind::Ledger) && self.mimic.is_none() {
             return Err(SdResult::NO_OBJ);
         }
         self.store.get(oid).map_err(disk)?.ok_or(SdResult::NO_OBJ)

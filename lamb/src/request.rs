@@ -114,7 +114,11 @@ impl Cluster {
     /// Answers a READ that takes no wait for a disk; otherwise false, and nothing has happened.
     pub fn read_cached(&self, request: &Request, out: &mut Buf) -> bool {
         let (start, len) = (out.len(), room(request));
-        if request.opcode != op::READ_OBJ || len > SMALL || !version_is_known(request) {
+        if self.mimic.is_some()
+            || request.opcode != op::READ_OBJ
+            || len > SMALL
+            || !version_is_known(request)
+        {
             return false;
         }
         let _format = read(&self.format);
@@ -148,6 +152,7 @@ impl Cluster {
     /// Whether a request is done before another thread could begin with it.
     pub fn is_quick(&self, request: &Request) -> bool {
         request.opcode == op::WRITE_OBJ
+            && self.mimic.is_none()
             && !self.store.syncs()
             && request.data_length.get() as usize <= SMALL
     }

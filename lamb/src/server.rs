@@ -51,6 +51,8 @@ pub struct Options {
     pub use_lock: bool,
     /// Listen on addresses that others can reach, too.
     pub allow_remote: bool,
+    /// Do as a 1.0 server does, also where that loses data; for tests of clients.
+    pub mimic: bool,
 }
 
 impl Options {
@@ -63,6 +65,7 @@ impl Options {
             sync: true,
             use_lock: false,
             allow_remote: false,
+            mimic: false,
         }
     }
 }
@@ -137,7 +140,7 @@ impl Server {
             .with_context(|| format!("cannot create {}", dir.display()))?;
         let lock = lock_dir(dir)?;
         let open_files = raise_open_files();
-        let cluster = Cluster::open(dir, options.sync, open_files)
+        let cluster = Cluster::open(dir, options.sync, options.mimic, open_files)
             .with_context(|| format!("cannot open the store in {}", dir.display()))?;
         if options.use_lock {
             cluster.use_locks();

@@ -1,9 +1,9 @@
 //! Cluster operations on VDIs: look up, create, freeze, clone, delete, lock, list (4.2, 4.9 to 4.12).
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use sheepdog_proto::attr::AttrHeader;
+use sheepdog_proto::btree::EMPTY_ROOT;
 use sheepdog_proto::hash::vid_of_name;
 use sheepdog_proto::header::{VdiArm, VdiReply};
 use sheepdog_proto::inode::{INODE_LEN, MAP_OFFSET, STORE_ARRAY, STORE_BTREE, max_size};
@@ -84,7 +84,7 @@ impl Cluster {
         }
         let bitmap = out.grow(VDI_BITMAP_LEN)?;
         bitmap.fill(0);
-        for vdi in read(&self.vdis).values().filter(|vdi| which(&read(&vdi.state))) {
+        for vdi in self.all_vdis().iter().filter(|vdi| which(&read(&vdi.state))) {
             if let Some(byte) = bitmap.get_mut(vdi.vid.get() as usize / 8) {
                 *byte |= 1 << (vdi.vid.get() % 8);
             }
@@ -111,56 +111,26 @@ impl Cluster {
                 Some(base.ok_or(SdResult::BASE_VDI_READ)?)
             }
         };
-        // Held for writing: no map update and no write is under way in what is frozen or copied.
-        let mut frozen = current.as_ref().map(|vdi| write(&vdi.state));
-        let copied = match (&base, &current) {
-            (Some(base), Some(current)) if base.vid == current.vid => None,
-            (Some(base), _) => Some(write(&base.state)),
-            (None, _) => None,
-        };
-        if let Some(state) = copied.as_deref() {
-            check_base(state)?;
-        }
-        let source = copied.as_deref().or(frozen.as_deref());
-        let time = now().max(1);
         let vid = self.free_vid(&name).ok_or(SdResult::FULL_VDI)?;
         let header = InodeHeader {
             name,
-            create_time: time.into(),
+            create_time: now().max(1).into(),
             snap_id: working.next_snap_id.into(),
             vdi_id: vid.get().into(),
             parent_vdi_id: arm.base_vdi_id,
-            ..self.geometry(&arm, source)?
+            ..InodeHeader::default()
         };
-
-        // The successor is stored before its predecessor is frozen: a crash in between is
-        // recognised by two working VDIs of one name, see Cluster::finish_snapshots.
-        let mut named = Vec::new();
-        self.store
-            .create(vid.inode(), INODE_LEN.into(), |inode| {
-                inode.fill(header.as_bytes(), 0)?;
-                if header.store_policy == STORE_BTREE {
-                    // An empty btree (3.9).
-                    return inode.fill(&sheepdog_proto::btree::EMPTY_ROOT, MAP_OFFSET.into());
-                }
-                let Some(base) = &base else { return Ok(()) };
-                self.copy_map(base.vid, inode, |index, owner| named.push(owner.data(index)))
-            })
-            .map_err(|err| failed(err, SdResult::VDI_WRITE))?;
-        {
-            let mut refs = lock(&self.refs);
-            named.iter().for_each(|&oid| refs.add(oid));
-        }
-        if let (Some(current), Some(state)) = (&current, frozen.as_deref_mut()) {
-            if let Err(err) = self.freeze(current.vid, state, time) {
-                let _ = self.store.remove(vid.inode(), true);
-                self.release(named)?;
-                return Err(failed(err, SdResult::BASE_VDI_WRITE));
+        let header = match self.mimic {
+            None => self.store_successor(current.as_deref(), base.as_deref(), header, &arm)?,
+            Some(_) => {
+                let header = self.geometry(header, &arm, None)?;
+                self.mimic_new_vdi(current.as_deref(), base.as_deref(), header)?;
+                header
             }
-        }
+        };
         self.note_shift(header.block_size_shift);
         write(&self.vdis).insert(vid, Arc::new(Vdi::new(vid, header)));
-        if arm.base_vdi_id.get() == 0 {
+        if base.is_none() && self.mimic.is_none() {
             // What an earlier VDI of that name left behind is not this one's.
             let working = |attr: &AttrHeader| attr.tag[0] == 0 && attr.snap_id.get() == 0;
             if let Err(result) = self.remove_attrs(&header, working) {
@@ -170,10 +140,63 @@ impl Cluster {
         Ok(reply(vid, header.nr_copies, header.block_size_shift))
     }
 
+    /// Stores the inode of a new VDI with the map of its base, and freezes the VDI that it takes
+    /// over from; all of it or nothing. Returns the header that it got.
+    fn store_successor(
+        &self,
+        current: Option<&Vdi>,
+        base: Option<&Vdi>,
+        header: InodeHeader,
+        arm: &VdiArm,
+    ) -> Result<InodeHeader, SdResult> {
+        // Held for writing: no map update and no write is under way in what is frozen or copied.
+        let mut frozen = current.map(|vdi| write(&vdi.state));
+        let copied = match (base, current) {
+            (Some(base), Some(current)) if base.vid == current.vid => None,
+            (Some(base), _) => Some(write(&base.state)),
+            (None, _) => None,
+        };
+        if let Some(state) = copied.as_deref() {
+            check_base(state)?;
+        }
+        let header = self.geometry(header, arm, copied.as_deref().or(frozen.as_deref()))?;
+        let vid = Vid::new(header.vdi_id.get()).ok_or(SdResult::FULL_VDI)?;
+
+        // The successor is stored before its predecessor is frozen: a crash in between is
+        // recognised by two working VDIs of one name, see Cluster::finish_snapshots.
+        let mut named = Vec::new();
+        self.store
+            .create(vid.inode(), INODE_LEN.into(), |inode| {
+                inode.fill(header.as_bytes(), 0)?;
+                if header.store_policy == STORE_BTREE {
+                    return inode.fill(&EMPTY_ROOT, MAP_OFFSET.into());
+                }
+                let Some(base) = base else { return Ok(()) };
+                self.copy_map(base.vid, inode, |index, owner| named.push(owner.data(index)))
+            })
+            .map_err(|err| failed(err, SdResult::VDI_WRITE))?;
+        {
+            let mut refs = lock(&self.refs);
+            named.iter().for_each(|&oid| refs.add(oid));
+        }
+        if let (Some(current), Some(state)) = (current, frozen.as_deref_mut()) {
+            if let Err(err) = self.freeze(current.vid, state, header.create_time.get()) {
+                let _ = self.store.remove(vid.inode(), true);
+                self.release(named)?;
+                return Err(failed(err, SdResult::BASE_VDI_WRITE));
+            }
+        }
+        Ok(header)
+    }
+
     pub fn del_vdi(&self, request: &Request, payload: &[u8]) -> Result<Answer, SdResult> {
         let _order = lock(&self.order);
         let vdi = self.look_up(&Query::parse(request, payload)?)?;
         let vid = vdi.vid;
+        if self.mimic.is_some() {
+            self.mimic_del_vdi(&vdi)?;
+            return Ok(reply(vid, 0, 0));
+        }
         let mut state = write(&vdi.state);
         let before = state.header;
         let mut named = Vec::new();
@@ -194,8 +217,7 @@ impl Cluster {
         // a crash leaves behind is removed at the next start.
         let hypervolume = before.store_policy != STORE_ARRAY;
         let cleaned = self.release(named).and_then(|()| {
-            let refs = lock(&self.refs);
-            let unnamed = |oid| hypervolume || !refs.contains(oid);
+            let unnamed = |oid| hypervolume || !lock(&self.refs).contains(oid);
             self.remove_all(OidKind::Data, vid, unnamed).map_err(disk)?;
             self.remove_all(OidKind::Vmstate, vid, |_| true).map_err(disk)?;
             self.remove_all(OidKind::Btree, vid, |_| true).map_err(disk)?;
@@ -253,7 +275,12 @@ impl Cluster {
     }
 
     /// Size, copies and object size of a new VDI; zeros stand for the base's or the cluster's.
-    fn geometry(&self, arm: &VdiArm, base: Option<&State>) -> Result<InodeHeader, SdResult> {
+    fn geometry(
+        &self,
+        header: InodeHeader,
+        arm: &VdiArm,
+        base: Option<&State>,
+    ) -> Result<InodeHeader, SdResult> {
         let config = read(&self.config);
         let base = base.map(|state| &state.header);
         let shift = match (arm.block_size_shift, base) {
@@ -292,7 +319,7 @@ impl Cluster {
             store_policy: arm.store_policy,
             nr_copies: copies,
             block_size_shift: shift,
-            ..InodeHeader::default()
+            ..header
         })
     }
 
@@ -398,22 +425,18 @@ impl Cluster {
             ..InodeHeader::default()
         };
         self.note_shift(shift);
-        let mut vdis = write(&self.vdis);
-        let vdi = vdis.entry(vid).or_insert_with(|| {
+        let announced = || {
             let vdi = Vdi::new(vid, header);
             write(&vdi.state).present = false;
             Arc::new(vdi)
-        });
+        };
+        let vdi = write(&self.vdis).entry(vid).or_insert_with(announced).clone();
         write(&vdi.state).loading = true;
         Ok(Answer::OK)
     }
 
-    /// Every VDI, in order of VDI ids.
-    pub fn sorted_vdis(&self) -> Vec<Arc<Vdi>> {
-        let vdis: &HashMap<Vid, Arc<Vdi>> = &read(&self.vdis);
-        let mut vdis: Vec<_> = vdis.values().cloned().collect();
-        vdis.sort_by_key(|vdi| vdi.vid);
-        vdis
+    pub fn all_vdis(&self) -> Vec<Arc<Vdi>> {
+        read(&self.vdis).values().cloned().collect()
     }
 }
 

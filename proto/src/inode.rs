@@ -1,7 +1,7 @@
 //! The inode: what a VDI is, and which VDI holds each of its objects (3.5, 3.6).
 
 use std::mem::offset_of;
-use zerocopy::little_endian::{U32, U64};
+use zerocopy::little_endian::{I32, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::header::wire;
@@ -47,6 +47,14 @@ wire! {
     }
 }
 
+wire! {
+    /// An inode's reference to the object at one index, kept by 1.0 servers alone (3.7).
+    Gref = 8; {
+        generation: I32,
+        count: I32,
+    }
+}
+
 /// Offsets of single fields that clients write on their own.
 pub const TAG_OFFSET: u32 = offset_of!(InodeHeader, tag) as u32;
 pub const SNAP_CTIME_OFFSET: u32 = offset_of!(InodeHeader, snap_ctime) as u32;
@@ -87,6 +95,11 @@ impl InodeHeader {
 /// Where map entry `index` of an array inode lies.
 pub const fn map_entry_offset(index: u32) -> u32 {
     MAP_OFFSET + 4 * index
+}
+
+/// Where the reference of map entry `index` lies (3.5); never for clients to write.
+pub const fn gref_offset(index: u32) -> u32 {
+    MAP_END + 8 * index
 }
 
 /// Number of objects that `size` bytes occupy.

@@ -18,6 +18,11 @@ use crate::wire::{Dest, Wire};
 const ATTEMPT: Duration = Duration::from_secs(5);
 
 impl Cluster {
+    /// Sees to it that there is a connection.
+    pub async fn connect(&self, op: &Op) -> Result<()> {
+        self.uplink(op).await.map(drop)
+    }
+
     /// A link that requests can go out on: the current one, or a new one to the first gateway
     /// that can be reached.
     pub(super) async fn uplink(&self, op: &Op) -> Result<LinkId> {
@@ -39,7 +44,7 @@ impl Cluster {
                     Err(e) => error = e,
                 }
             }
-            let wait = !op.first && is_worth_waiting(&error);
+            let wait = !op.first && lock(&self.core).was_connected && is_worth_waiting(&error);
             if !wait || !backoff.wait(self, op).await? {
                 return Err(error);
             }
@@ -111,6 +116,7 @@ impl Cluster {
             Ok(link) => {
                 let mut core = lock(&self.core);
                 core.current = Some(link.key);
+                core.was_connected = true;
                 // The list is tried from its start again once this one is gone.
                 core.next_gateway = if gateway == 0 { 1 % self.gateways.len() } else { 0 };
                 log::info!("connected to gateway {endpoint}");
@@ -131,7 +137,10 @@ impl Cluster {
         let serial = core.next_serial;
         let state = LinkState::Connecting(WaitList::default());
         let socket = Arc::new(socket);
-        let key = core.links.insert(Link { serial, gateway, socket, wire: Wire::new(), state });
+        let wire = Wire::new();
+        let link = Link { serial, gateway, socket, wire, state, stuck: false, watched: None };
+        let key = core.links.insert(link);
+        core.watch(key);
         if core.polling.is_some() {
             self.wake.set();
         }

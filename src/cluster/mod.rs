@@ -5,6 +5,7 @@
 
 pub mod address;
 mod connect;
+mod events;
 mod reactor;
 
 use std::future::{Future, poll_fn};
@@ -18,10 +19,11 @@ use sheepdog_proto::{Request, SdResult};
 use slab::Slab;
 
 use crate::error::{Error, Result};
-use crate::exec::{self, Lead, Timers, WaitList, lock};
+use crate::exec::{self, Budget, Lead, Tasks, Timers, WaitList, lock};
 use crate::net::{Endpoint, IoVecs, SendBuf, Socket, WakeFd, is_retry};
 use crate::wire::{Corrupt, Dest, Id, Lost, Reply, Wire};
 
+use events::{Events, Watched};
 use reactor::Inbox;
 
 /// How long a whole request may take unless the program says otherwise.
@@ -41,6 +43,9 @@ pub struct Cluster {
     wake: Arc<WakeFd>,
     /// The leader's receive buffer.
     inbox: Mutex<Inbox>,
+    /// Asynchronous operations, and the memory they may take.
+    tasks: Arc<Tasks>,
+    pub budget: Arc<Budget>,
     timeout_ms: AtomicU32,
     /// The server has said that its writes are stable when acknowledged (4.8).
     flush_is_needless: AtomicBool,
@@ -62,6 +67,12 @@ struct Core {
     /// When a link last ended, to which gateway, and why.
     last_loss: Option<(Instant, usize, String)>,
     closing: bool,
+    /// A gateway has answered once: trying again later makes sense.
+    was_connected: bool,
+    /// What an event loop watches, once there is one.
+    events: Option<Events>,
+    /// Dispatches under way, which send what was queued meanwhile when they end.
+    dispatching: usize,
 }
 
 /// One connection to one gateway. Stays in the table after its end until the last request on it
@@ -72,6 +83,9 @@ struct Link {
     socket: Arc<Socket>,
     wire: Wire,
     state: LinkState,
+    /// The peer takes no more for now.
+    stuck: bool,
+    watched: Watched,
 }
 
 enum LinkState {
@@ -132,6 +146,8 @@ pub struct Op {
     closing: bool,
     /// Connects to each gateway once, instead of until the deadline.
     first: bool,
+    /// Asynchronous: a dispatch will send what it queues.
+    lazy: bool,
 }
 
 /// A request with what belongs to it.
@@ -236,10 +252,15 @@ impl Cluster {
                 polling: None,
                 last_loss: None,
                 closing: false,
+                was_connected: false,
+                events: None,
+                dispatching: 0,
             }),
             lead: Lead::default(),
             wake: Arc::new(wake),
             inbox: Mutex::new(Inbox::new()),
+            tasks: Arc::default(),
+            budget: Arc::new(Budget::new()),
             timeout_ms: AtomicU32::new(DEFAULT_TIMEOUT_MS),
             flush_is_needless: AtomicBool::new(false),
         })
@@ -262,7 +283,7 @@ impl Cluster {
     pub fn op(&self) -> Op {
         let ms = self.timeout_ms.load(Ordering::Relaxed);
         let deadline = (ms > 0).then(|| Instant::now() + Duration::from_millis(ms.into()));
-        Op { deadline, closing: false, first: false }
+        Op { deadline, closing: false, first: false, lazy: false }
     }
 
     /// Runs an operation to its end on this thread: its result, or that time ran out.
@@ -276,7 +297,7 @@ impl Cluster {
 
     /// Connects, and finds out whether a formatted cluster is there.
     pub fn start(&self) -> Result<()> {
-        self.run_op(Op { first: true, ..self.op() }, async |op| self.uplink(op).await.map(drop))
+        self.run_op(Op { first: true, ..self.op() }, async |op| self.connect(op).await)
     }
 
     /// Ends everything: operations under way end as cancelled, then `last` runs as the close's
@@ -288,6 +309,7 @@ impl Cluster {
             core.all_wakers()
         };
         wakers.into_iter().for_each(Waker::wake);
+        self.tasks.finish_all();
         let op = Op { closing: true, first: true, ..self.op() };
         // A cluster that does not answer any more must not hold up the end of the program.
         let deadline = op.deadline.map(|d| d.min(Instant::now() + Duration::from_secs(5)));
@@ -308,6 +330,9 @@ impl Cluster {
             core.all_wakers()
         };
         wakers.into_iter().for_each(Waker::wake);
+        // The last callbacks: those of requests that this close has cancelled, and of those that
+        // had ended before and were not told yet.
+        self.tasks.deliver(usize::MAX);
     }
 
     /// As [`Cluster::call_any`], for an answer that is a success. Any other result is
@@ -351,22 +376,39 @@ impl Cluster {
     /// One request on one link.
     fn exchange<'a>(&'a self, op: &Op, link: LinkId, call: &Call<'a>) -> Exchange<'a> {
         let (payload, dest) = (call.payload.clone(), call.dest.clone());
-        let mut core = lock(&self.core);
-        let state = match core.up(link) {
-            None => ExchangeState::Failed(Error::Lost(Lost { sent: false, corrupt: None })),
-            Some(entry) => match entry.wire.submit(call.request, payload, dest) {
-                None => ExchangeState::Failed(Error::NoMem("too many requests in flight")),
-                Some(id) => {
-                    core.flush(link.key);
-                    if core.polling.is_some() && core.up(link).is_none_or(Link::has_outgoing) {
-                        self.wake.set();
+        let mut woken = Vec::new();
+        let state = {
+            let mut core = lock(&self.core);
+            match core.up(link) {
+                None => ExchangeState::Failed(Error::Lost(Lost { sent: false, corrupt: None })),
+                Some(entry) => match entry.wire.submit(call.request, payload, dest) {
+                    None => ExchangeState::Failed(Error::NoMem("too many requests in flight")),
+                    Some(id) => {
+                        self.send(&mut core, link, op.lazy, &mut woken);
+                        ExchangeState::Waiting(id)
                     }
-                    ExchangeState::Waiting(id)
-                }
-            },
+                },
+            }
         };
-        drop(core);
+        woken.into_iter().for_each(Waker::wake);
         Exchange { cluster: self, link, closing: op.closing, ghosts: call.ghosts, state }
+    }
+
+    /// Sends what waits on a link, or sees to it that a dispatch does.
+    fn send(&self, core: &mut Core, link: LinkId, lazy: bool, woken: &mut Vec<Waker>) {
+        if lazy && core.up(link).is_some_and(|link| link.may_wait()) {
+            if core.dispatching == 0 {
+                core.signal();
+            }
+            return;
+        }
+        core.flush(link.key);
+        let entry = &mut core.links[link.key];
+        entry.wire.take_woken(woken);
+        // A leader that waits in poll must learn of a socket that takes no more.
+        if entry.stuck && core.polling.is_some() {
+            self.wake.set();
+        }
     }
 
     /// Waits until no server is still executing `ghost`. Where the connection broke under it
@@ -391,6 +433,11 @@ impl Cluster {
             }
         }
         Ok(alive)
+    }
+
+    /// The result of `future`, or `TimedOut` where the operation's deadline comes first.
+    pub async fn bounded<T>(&self, op: &Op, future: impl Future<Output = Result<T>>) -> Result<T> {
+        self.within(op.deadline, future).await
     }
 
     /// The result of `future`, or `TimedOut` where that takes longer than the deadline.
@@ -435,12 +482,6 @@ impl Cluster {
     }
 }
 
-impl Link {
-    fn has_outgoing(&mut self) -> bool {
-        self.wire.has_outgoing()
-    }
-}
-
 impl Core {
     fn get(&mut self, id: LinkId) -> Option<&mut Link> {
         self.links.get_mut(id.key).filter(|link| link.serial == id.serial)
@@ -453,16 +494,22 @@ impl Core {
     /// Sends what a link's peer takes now.
     fn flush(&mut self, key: usize) {
         let link = &mut self.links[key];
-        while link.wire.has_outgoing() {
+        if !matches!(link.state, LinkState::Up) {
+            return;
+        }
+        let mut stuck = false;
+        while link.wire.has_outgoing() && !stuck {
             let mut iov = IoVecs::new();
             link.wire.gather(&mut iov);
             match link.socket.send(&iov) {
                 Ok(n) => link.wire.sent(n),
-                Err(e) if is_retry(&e) => return,
-                Err(e) => {
-                    return self.fail(key, End::Broken(e.to_string()));
-                }
+                Err(e) if is_retry(&e) => stuck = true,
+                Err(e) => return self.fail(key, End::Broken(e.to_string())),
             }
+        }
+        if link.stuck != stuck {
+            link.stuck = stuck;
+            self.watch(key);
         }
     }
 
@@ -482,6 +529,7 @@ impl Core {
         if let LinkState::Connecting(mut waiters) = std::mem::replace(&mut link.state, down) {
             link.wire.add_woken(waiters.take());
         }
+        self.watch(key);
         if self.current == Some(key) {
             self.current = None;
         }
@@ -593,7 +641,8 @@ struct Timer<'a> {
 
 impl Timer<'_> {
     fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
-        if Instant::now() >= self.at {
+        let now = Instant::now();
+        if now >= self.at {
             return Poll::Ready(());
         }
         let mut core = lock(&self.cluster.core);
@@ -605,6 +654,7 @@ impl Timer<'_> {
         if core.polling.is_some_and(|until| self.at < until) {
             self.cluster.wake.set();
         }
+        core.arm_timer(now);
         Poll::Pending
     }
 }

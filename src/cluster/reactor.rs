@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 
 use super::{Cluster, Core, End, LinkId, LinkState};
-use crate::exec::{Lead, Parker, Reactor, lock};
+use crate::exec::{Lead, Parker, Reactor, Tasks, lock};
 use crate::net::{Socket, interest, is_retry, poll_fds};
 
 /// How long a blocking receive waits at most. Nothing can interrupt it, so this bounds how late
@@ -19,6 +19,8 @@ pub(super) const TICK: Duration = Duration::from_millis(20);
 const POLL_LIMIT: Duration = Duration::from_secs(60);
 /// One receive call takes up to this much; what is larger goes to the caller's buffer directly.
 const INBOX_LEN: usize = 64 * 1024;
+/// Receive calls of one link in one dispatch.
+const MAX_RECEIVES: usize = 8;
 /// Receive calls for one caller's buffer before others get a turn at the connection's state.
 const MAX_DIRECT: usize = 16;
 
@@ -52,6 +54,10 @@ impl Reactor for Cluster {
         &self.lead
     }
 
+    fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
     fn turn(&self, me: &Parker, alone: bool) {
         let mut inbox = lock(&self.inbox);
         let inbox = &mut *inbox;
@@ -83,11 +89,7 @@ impl Cluster {
         let mut core = lock(&self.core);
         let now = Instant::now();
         core.timers.take_due(now, &mut inbox.woken);
-        let keys: Vec<usize> = core.links.iter().map(|(key, _)| key).collect();
-        for key in keys {
-            core.flush(key);
-            core.collect(key, inbox);
-        }
+        core.flush_all(inbox);
         if !inbox.woken.is_empty() {
             return Plan::None;
         }
@@ -97,14 +99,15 @@ impl Cluster {
             && until >= now + TICK
             && let (Some((key, link)), None) = (links.next(), links.next())
             && matches!(link.state, LinkState::Up)
-            && !link.wire.has_outgoing()
+            && !link.stuck
+            && core.events.is_none()
         {
             return Plan::Recv(LinkId { key, serial: link.serial }, link.socket.clone());
         }
         let links = core.links.iter().filter_map(|(key, link)| {
             let interest = match link.state {
                 LinkState::Connecting(_) => interest(false, true),
-                LinkState::Up => interest(true, link.wire.has_outgoing()),
+                LinkState::Up => interest(true, link.stuck),
                 LinkState::Down(_) => return None,
             };
             Some((LinkId { key, serial: link.serial }, link.socket.clone(), interest))
@@ -133,6 +136,64 @@ impl Cluster {
         fds[1..].iter().map(|fd| fd.revents()).collect()
     }
 
+    /// Does what there is to do without waiting.
+    pub(super) fn turn_now(&self) {
+        let mut inbox = lock(&self.inbox);
+        let inbox = &mut *inbox;
+        let links: Vec<(LinkId, Arc<Socket>, bool)> = {
+            let mut core = lock(&self.core);
+            let now = Instant::now();
+            core.timers.take_due(now, &mut inbox.woken);
+            core.timer_fired(now);
+            core.flush_all(inbox);
+            let links = core.links.iter().filter_map(|(key, link)| {
+                let up = match link.state {
+                    LinkState::Up => true,
+                    LinkState::Connecting(_) => false,
+                    LinkState::Down(_) => return None,
+                };
+                Some((LinkId { key, serial: link.serial }, link.socket.clone(), up))
+            });
+            links.collect()
+        };
+        for (link, socket, up) in links {
+            if up {
+                for _ in 0..MAX_RECEIVES {
+                    let received = socket.recv(&mut inbox.bytes, false);
+                    let full = received.as_ref().is_ok_and(|n| *n == INBOX_LEN);
+                    self.received(link, received, inbox);
+                    if !full {
+                        break;
+                    }
+                }
+            } else {
+                let mut fds = [PollFd::new(&*socket, PollFlags::OUT)];
+                let polled = poll_fds(&mut fds, Duration::ZERO);
+                let events = fds[0].revents();
+                if polled.is_ok() {
+                    self.ready(link, &socket, events, inbox);
+                }
+            }
+        }
+        inbox.wake();
+    }
+
+    /// A dispatch ends: what its callbacks asked for goes out together.
+    pub(super) fn end_dispatch(&self) {
+        let mut woken = Vec::new();
+        {
+            let mut core = lock(&self.core);
+            core.dispatching -= 1;
+            let keys: Vec<usize> = core.links.iter().map(|(key, _)| key).collect();
+            for key in keys {
+                core.flush(key);
+                core.links[key].wire.take_woken(&mut woken);
+                core.forget_if_done(key);
+            }
+        }
+        woken.into_iter().for_each(Waker::wake);
+    }
+
     fn ready(&self, id: LinkId, socket: &Arc<Socket>, events: PollFlags, inbox: &mut Inbox) {
         if events.is_empty() {
             return;
@@ -145,6 +206,7 @@ impl Cluster {
                 match socket.finish_connect(TICK) {
                     Ok(()) => {
                         link.state = LinkState::Up;
+                        core.watch(id.key);
                         inbox.woken.extend(waiters);
                     }
                     Err(e) => {
@@ -207,6 +269,14 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    fn flush_all(&mut self, inbox: &mut Inbox) {
+        let keys: Vec<usize> = self.links.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.flush(key);
+            self.collect(key, inbox);
+        }
     }
 
     /// Takes the wakers of a link's finished requests; forgets the link once that was its last.

@@ -82,3 +82,130 @@ pub async fn join<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
     })
     .await
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+        future.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// Polls until the future ends; how many polls that took, and its output.
+    fn run<T>(future: impl Future<Output = T>) -> (usize, T) {
+        let mut future = pin!(future);
+        for polls in 1..100_000 {
+            if let Poll::Ready(output) = poll(future.as_mut()) {
+                return (polls, output);
+            }
+        }
+        panic!("it does not end");
+    }
+
+    /// Pieces that need a number of polls each, and what became of them.
+    #[derive(Default)]
+    struct Pieces {
+        running: Cell<usize>,
+        most: Cell<usize>,
+        started: RefCell<Vec<usize>>,
+        ended: RefCell<Vec<usize>>,
+    }
+
+    /// Counts a piece as running, from its first poll until it ends or is dropped.
+    struct Running<'a>(&'a Pieces);
+
+    impl Drop for Running<'_> {
+        fn drop(&mut self) {
+            self.0.running.set(self.0.running.get() - 1);
+        }
+    }
+
+    impl Pieces {
+        async fn piece(&self, n: usize, polls: usize, result: Result<(), usize>) -> Result<(), usize> {
+            self.started.borrow_mut().push(n);
+            self.running.set(self.running.get() + 1);
+            self.most.set(self.most.get().max(self.running.get()));
+            let _running = Running(self);
+            let mut left = polls;
+            poll_fn(|_| {
+                assert_ne!(left, 0, "polled after its end");
+                left -= 1;
+                if left == 0 { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+            self.ended.borrow_mut().push(n);
+            result
+        }
+    }
+
+    #[test]
+    fn all_pieces_run_a_bounded_number_of_them_at_once() {
+        for count in [0, 1, 2, MAX_CONCURRENT, MAX_CONCURRENT + 1, 500] {
+            let pieces = Pieces::default();
+            // Some end at once, some take their time, in no order.
+            let futures = (0..count).map(|n| pieces.piece(n, 1 + n * 7 % 5, Ok(())));
+            assert_eq!(run(try_for_each_concurrent(futures)).1, Ok(()));
+            assert_eq!(*pieces.started.borrow(), (0..count).collect::<Vec<_>>(), "in order");
+            assert_eq!(pieces.ended.borrow().len(), count);
+            assert_eq!(pieces.running.get(), 0);
+            assert!(pieces.most.get() <= MAX_CONCURRENT);
+        }
+    }
+
+    #[test]
+    fn as_many_pieces_are_under_way_as_may_be() {
+        let pieces = Pieces::default();
+        let futures = (0..5 * MAX_CONCURRENT).map(|n| pieces.piece(n, 3, Ok(())));
+        let (polls, _) = run(try_for_each_concurrent(futures));
+        assert_eq!(pieces.most.get(), MAX_CONCURRENT);
+        assert!(polls <= 5 * 3, "{polls} polls: they did not overlap");
+    }
+
+    #[test]
+    fn the_first_error_is_returned_once_those_under_way_have_ended() {
+        let pieces = Pieces::default();
+        let futures = (0..500).map(|n| match n {
+            40 => pieces.piece(n, 2, Err(n)),
+            // Under way by then, and worse, but later.
+            41 => pieces.piece(n, 5, Err(n)),
+            _ => pieces.piece(n, 3, Ok(())),
+        });
+        assert_eq!(run(try_for_each_concurrent(futures)).1, Err(40));
+        assert_eq!(pieces.running.get(), 0);
+        let (started, ended) = (pieces.started.borrow().len(), pieces.ended.borrow().len());
+        assert_eq!(started, ended, "nothing goes on afterwards");
+        assert!(started < 40 + 2 * MAX_CONCURRENT, "no more are started after an error");
+    }
+
+    #[test]
+    fn the_error_of_an_only_piece_and_of_a_last_piece_are_returned() {
+        let pieces = Pieces::default();
+        assert_eq!(run(try_for_each_concurrent([pieces.piece(0, 2, Err(0))].into_iter())).1, Err(0));
+        let futures = (0..100).map(|n| pieces.piece(n, 2, if n == 99 { Err(n) } else { Ok(()) }));
+        assert_eq!(run(try_for_each_concurrent(futures)).1, Err(99));
+    }
+
+    #[test]
+    fn pieces_end_with_the_call_that_is_given_up() {
+        let pieces = Pieces::default();
+        {
+            let futures = (0..100).map(|n| pieces.piece(n, 10, Ok(())));
+            let mut future = pin!(try_for_each_concurrent(futures));
+            assert!(poll(future.as_mut()).is_pending());
+            assert_eq!(pieces.running.get(), MAX_CONCURRENT);
+        }
+        assert_eq!(pieces.running.get(), 0);
+    }
+
+    #[test]
+    fn join_gives_both_results_and_polls_neither_after_its_end() {
+        for (a, b) in [(1, 1), (1, 4), (4, 1), (3, 3)] {
+            let pieces = Pieces::default();
+            let (polls, results) = run(join(pieces.piece(0, a, Ok(())), pieces.piece(1, b, Err(7))));
+            assert_eq!((polls, results), (a.max(b), (Ok(()), Err(7))));
+        }
+    }
+}

@@ -6,16 +6,19 @@
 //! is behind [`Reactor`].
 
 mod join;
+mod tasks;
 mod timers;
 mod wait;
 
 pub use join::{join, try_for_each_concurrent};
+pub use tasks::{Budget, Completion, Signal, Tasks};
 pub use timers::{TimerId, Timers};
 pub use wait::WaitList;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
@@ -30,6 +33,9 @@ pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// What waits for I/O and timers, and wakes futures.
 pub trait Reactor {
     fn lead(&self) -> &Lead;
+
+    /// The asynchronous requests beside the blocking ones.
+    fn tasks(&self) -> &Tasks;
 
     /// Waits until something happened, handles it, and wakes whom it concerns. Called by one
     /// thread at a time, the leader. `alone`: no other thread is inside [`block_on`]. Returns
@@ -61,6 +67,16 @@ impl Lead {
         }
         state.led = true;
         true
+    }
+
+    /// Takes the lead if nobody has it, until the term is dropped.
+    pub fn try_take(&self) -> Option<Term<'_>> {
+        let mut state = lock(&self.0);
+        if state.led {
+            return None;
+        }
+        state.led = true;
+        Some(Term(self))
     }
 
     fn give_up(&self) {
@@ -169,6 +185,19 @@ impl Wake for Parker {
     }
 }
 
+/// The output of `future`; None where it panics.
+pub async fn catch_panic<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        let poll = AssertUnwindSafe(|| future.as_mut().poll(cx));
+        match catch_unwind(poll) {
+            Ok(poll) => poll.map(Some),
+            Err(_) => Poll::Ready(None),
+        }
+    })
+    .await
+}
+
 thread_local! {
     /// The thread's parker and its waker, while no `block_on` of the thread uses them.
     static PARKER: RefCell<Option<(Arc<Parker>, Waker)>> = const { RefCell::new(None) };
@@ -191,11 +220,16 @@ pub fn block_on<F: Future>(reactor: &impl Reactor, future: F) -> F::Output {
         if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
             break output;
         }
-        while !parker.take_woken() {
+        loop {
+            reactor.tasks().run_woken();
+            if parker.take_woken() {
+                break;
+            }
             if session.lead.take(&parker) {
                 let term = Term(session.lead);
                 while !parker.is_woken() {
                     reactor.turn(&parker, session.lead.alone());
+                    reactor.tasks().run_woken();
                 }
                 drop(term);
             } else {
@@ -204,6 +238,7 @@ pub fn block_on<F: Future>(reactor: &impl Reactor, future: F) -> F::Output {
         }
     };
     drop(session);
+    reactor.tasks().run_woken();
     let _ = PARKER.try_with(|kept| kept.replace(Some((parker, waker))));
     output
 }
@@ -221,10 +256,13 @@ impl Drop for Session<'_> {
 }
 
 /// A time as leader; ends also when a turn panics.
-struct Term<'a>(&'a Lead);
+pub struct Term<'a>(&'a Lead);
 
 impl Drop for Term<'_> {
     fn drop(&mut self) {
         self.0.give_up();
     }
 }
+
+#[cfg(test)]
+mod tests;

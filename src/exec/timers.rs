@@ -55,3 +55,93 @@ impl Timers {
         into.extend(std::mem::take(&mut self.queue).into_values());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl Count {
+        fn take(&self) -> usize {
+            self.0.swap(0, Ordering::Relaxed)
+        }
+    }
+
+    /// Fires what is due at `now`; how many timers that were.
+    fn fire(timers: &mut Timers, now: Instant) -> usize {
+        let mut due = Vec::new();
+        timers.take_due(now, &mut due);
+        let count = due.len();
+        due.into_iter().for_each(Waker::wake);
+        count
+    }
+
+    #[test]
+    fn timers_fire_in_order_of_time_each_once() {
+        let (mut timers, start) = (Timers::default(), Instant::now());
+        let at = |n| start + Duration::from_secs(n);
+        let counts: [Arc<Count>; 4] = Default::default();
+        for (count, n) in counts.iter().zip([3, 1, 2, 1]) {
+            timers.add(at(n), count.clone().into());
+        }
+        assert_eq!(timers.next_at(), Some(at(1)));
+        assert_eq!(fire(&mut timers, start), 0);
+        assert_eq!(fire(&mut timers, at(1)), 2, "both of the same instant");
+        assert_eq!(counts.each_ref().map(|count| count.take()), [0, 1, 0, 1]);
+        assert_eq!(timers.next_at(), Some(at(2)));
+        assert_eq!(fire(&mut timers, at(9)), 2);
+        assert_eq!(counts.each_ref().map(|count| count.take()), [1, 0, 1, 0]);
+        assert_eq!((fire(&mut timers, at(9)), timers.next_at()), (0, None));
+    }
+
+    #[test]
+    fn a_cancelled_timer_is_gone_and_cancelling_a_fired_one_harms_no_other() {
+        let (mut timers, now) = (Timers::default(), Instant::now());
+        let count = Arc::new(Count::default());
+        let first = timers.add(now, count.clone().into());
+        timers.cancel(first);
+        assert_eq!((fire(&mut timers, now), timers.next_at()), (0, None));
+        let fired = timers.add(now, count.clone().into());
+        assert_eq!(fire(&mut timers, now), 1);
+        timers.add(now, count.clone().into());
+        timers.cancel(fired);
+        timers.cancel(first);
+        assert_eq!((fire(&mut timers, now), count.take()), (1, 2));
+    }
+
+    #[test]
+    fn an_update_replaces_the_waker_unless_the_timer_has_fired() {
+        let (mut timers, now) = (Timers::default(), Instant::now());
+        let (old, new) = (Arc::new(Count::default()), Arc::new(Count::default()));
+        let id = timers.add(now, old.clone().into());
+        assert!(timers.update(id, &new.clone().into()));
+        assert_eq!(fire(&mut timers, now), 1);
+        assert_eq!((old.take(), new.take()), (0, 1));
+        assert!(!timers.update(id, &new.clone().into()));
+    }
+
+    #[test]
+    fn taking_all_leaves_none_to_fire_or_update() {
+        let (mut timers, now) = (Timers::default(), Instant::now());
+        let count = Arc::new(Count::default());
+        let id = timers.add(now + Duration::from_secs(1), count.clone().into());
+        timers.add(now, count.clone().into());
+        let mut all = Vec::new();
+        timers.take_all(&mut all);
+        assert_eq!((all.len(), timers.next_at()), (2, None));
+        assert!(!timers.update(id, &count.into()));
+    }
+}

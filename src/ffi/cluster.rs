@@ -52,9 +52,47 @@ pub unsafe extern "C" fn sd_init_unix(path: *const c_char, sd: *mut sd_t) -> c_i
     })
 }
 
+fn start_connect(gateways: Vec<Endpoint>) -> Result<sd_t> {
+    let client = Arc::new(Client::new(Cluster::new(gateways)?));
+    let connecting = client.clone();
+    client.cluster.spawn(
+        |op| async move { connecting.cluster.connect(&op).await },
+        // The first call tells what went wrong.
+        |_| None,
+    )?;
+    entry::new_client(client)
+}
+
+/// Starts to connect as sd_init(), without waiting. The first call on `*sd` reports what went
+/// wrong, if anything did. Looks host names up, which can take a while; addresses as numbers never
+/// do.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_ainit(addr: *const c_char, sd: *mut sd_t) -> c_int {
+    enter(|| {
+        // SAFETY: the caller passes pointers as the header says.
+        let (out, addr) =
+            unsafe { (Out::new(sd)?, if addr.is_null() { &[] } else { entry::text(addr)? }) };
+        out.set(start_connect(address::parse(addr)?)?);
+        Ok(())
+    })
+}
+
+/// Starts to connect as sd_init_unix(), without waiting.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_ainit_unix(path: *const c_char, sd: *mut sd_t) -> c_int {
+    enter(|| {
+        // SAFETY: the caller passes pointers as the header says.
+        let (out, path) = unsafe { (Out::new(sd)?, entry::text(path)?) };
+        out.set(start_connect(address::parse_unix(path)?)?);
+        Ok(())
+    })
+}
+
 /// Closes a connection and everything that belongs to it, and sets `*sd` to NULL.
 ///
-/// Calls that other threads are in end with SD_RES_CANCELED. The VDIs opened through it are closed
+/// Calls that other threads are in end with SD_RES_CANCELED, and so do asynchronous requests in
+/// flight: each callback is called before this returns, unless another thread is in it. Legal
+/// inside a callback. The attached event loop is detached. The VDIs opened through it are closed
 /// and their locks released; a write that has returned is not affected.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sd_close(sd: *mut sd_t) -> c_int {

@@ -6,9 +6,11 @@
 
 #![allow(unsafe_code, non_camel_case_types, clippy::missing_safety_doc)]
 
+mod aio;
 mod attr;
 mod cluster;
 mod entry;
+mod event;
 mod list;
 mod log;
 mod result;

@@ -294,7 +294,7 @@ mod tests {
     fn collect(buf: &SendBuf, skip: usize) -> Vec<u8> {
         let mut iov = IoVecs::new();
         assert!(buf.gather(skip, &mut iov));
-        iov.as_slices().concat()
+        iov.as_slices().iter().flat_map(|bytes| bytes.iter().copied()).collect()
     }
 
     #[test]

@@ -9,4 +9,4 @@ mod iobuf;
 mod socket;
 
 pub use iobuf::{IoVecs, RecvBuf, SendBuf};
-pub use socket::{Endpoint, Socket, WakeFd, interest, is_retry, poll_fds};
+pub use socket::{Endpoint, EventSet, Socket, WakeFd, interest, is_retry, poll_fds, wait_readable};

@@ -4,16 +4,20 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
 use rustix::io::{Errno, read, write};
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrUnix, SocketFlags,
     SocketType, connect, recv, recvmsg, sendmsg, shutdown, socket_with,
+};
+
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
 
 use super::{IoVecs, RecvBuf};
@@ -136,10 +140,87 @@ impl AsFd for WakeFd {
     }
 }
 
+/// One pollable descriptor for all of a handle's sockets, its timers, and a signal: an epoll set.
+pub struct EventSet {
+    epoll: OwnedFd,
+    timer: OwnedFd,
+}
+
+impl EventSet {
+    /// `signal` makes the set readable.
+    pub fn new(signal: &WakeFd) -> io::Result<EventSet> {
+        let timer = timerfd_create(
+            TimerfdClockId::Monotonic,
+            TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
+        )?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        for fd in [timer.as_fd(), signal.as_fd()] {
+            epoll::add(&epoll, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
+        }
+        Ok(EventSet { epoll, timer })
+    }
+
+    pub fn fd(&self) -> RawFd {
+        self.epoll.as_raw_fd()
+    }
+
+    pub fn add(&self, socket: &Socket, interest: PollFlags) -> io::Result<()> {
+        let data = epoll::EventData::new_u64(0);
+        Ok(epoll::add(&self.epoll, socket, data, epoll_flags(interest))?)
+    }
+
+    pub fn modify(&self, socket: &Socket, interest: PollFlags) -> io::Result<()> {
+        let data = epoll::EventData::new_u64(0);
+        Ok(epoll::modify(&self.epoll, socket, data, epoll_flags(interest))?)
+    }
+
+    pub fn remove(&self, socket: &Socket) {
+        let _ = epoll::delete(&self.epoll, socket);
+    }
+
+    /// Makes the set readable after `delay`, or never.
+    pub fn set_timer(&self, delay: Option<Duration>) {
+        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let value = match delay {
+            None => zero,
+            // 0 would disarm it.
+            Some(delay) => timespec(delay.max(Duration::from_nanos(1))),
+        };
+        let spec = Itimerspec { it_interval: zero, it_value: value };
+        let _ = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &spec);
+    }
+}
+
+impl AsFd for EventSet {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+}
+
+fn epoll_flags(interest: PollFlags) -> epoll::EventFlags {
+    let mut flags = epoll::EventFlags::empty();
+    flags.set(epoll::EventFlags::IN, interest.contains(PollFlags::IN));
+    flags.set(epoll::EventFlags::OUT, interest.contains(PollFlags::OUT));
+    flags
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec { tv_sec: duration.as_secs() as _, tv_nsec: duration.subsec_nanos() as _ }
+}
+
+/// Waits until `fd` is readable, for `timeout` at most; None waits for ever. Whether it is.
+pub fn wait_readable(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<bool> {
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    match poll(&mut fds, timeout.map(timespec).as_ref()) {
+        Ok(ready) => Ok(ready > 0),
+        Err(Errno::INTR) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
 /// poll(2), for `timeout` at most; an interrupted wait counts as one without events.
 pub fn poll_fds(fds: &mut [PollFd<'_>], timeout: Duration) -> io::Result<()> {
-    let timeout = Timespec { tv_sec: timeout.as_secs() as _, tv_nsec: timeout.subsec_nanos() as _ };
-    match poll(fds, Some(&timeout)) {
+    match poll(fds, Some(&timespec(timeout))) {
         Ok(_) => Ok(()),
         Err(Errno::INTR) => {
             fds.iter_mut().for_each(PollFd::clear_revents);

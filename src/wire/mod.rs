@@ -111,6 +111,8 @@ pub struct Wire {
     outgoing: VecDeque<Outgoing>,
     /// Bytes of the first outgoing request that are sent.
     sent: usize,
+    /// Bytes of all outgoing requests.
+    queued_bytes: usize,
     header: [u8; HEADER_LEN],
     header_filled: usize,
     body: Option<Body>,
@@ -124,6 +126,7 @@ impl Wire {
             slots: Slab::new(),
             outgoing: VecDeque::new(),
             sent: 0,
+            queued_bytes: 0,
             header: [0; HEADER_LEN],
             header_filled: 0,
             body: None,
@@ -132,9 +135,10 @@ impl Wire {
         }
     }
 
-    /// Requests without a reply yet, abandoned ones included.
+    /// Requests that somebody has still to be told of: those without a reply yet, abandoned ones
+    /// included, and those whose wakers wait to be taken.
     pub fn in_flight(&self) -> usize {
-        self.slots.len()
+        self.slots.len() + self.woken.len()
     }
 
     /// Queues a request. `data_length` and `id` of `header` are set here: the payload's length
@@ -154,7 +158,9 @@ impl Wire {
         let opcode = header.opcode;
         let state = State::Waiting(None);
         entry.insert(Slot { id, opcode, room, dest, sent: false, state });
-        self.outgoing.push_back(Outgoing { id, header, payload });
+        let outgoing = Outgoing { id, header, payload };
+        self.queued_bytes += outgoing.len();
+        self.outgoing.push_back(outgoing);
         Some(Id(id))
     }
 
@@ -203,12 +209,17 @@ impl Wire {
             return false;
         };
         let slot = &mut self.slots[key];
-        if let State::Done(_) = slot.state {
+        if let State::Done(result) = &slot.state {
+            // A loss that its caller never heard of leaves as much open as one that it did.
+            let open = matches!(result, Err(Lost { sent: true, .. }));
             self.slots.remove(key);
-            return false;
+            return open;
         }
         if !slot.sent {
-            self.outgoing.retain(|out| out.id != id.0);
+            if let Some(at) = self.outgoing.iter().position(|out| out.id == id.0) {
+                self.queued_bytes -= self.outgoing[at].len();
+                self.outgoing.remove(at);
+            }
             self.slots.remove(key);
             return false;
         }
@@ -227,6 +238,11 @@ impl Wire {
 
     pub fn has_outgoing(&self) -> bool {
         !self.outgoing.is_empty()
+    }
+
+    /// Requests that are not wholly sent, and their bytes.
+    pub fn queued(&self) -> (usize, usize) {
+        (self.outgoing.len(), self.queued_bytes - self.sent)
     }
 
     /// What is to be sent next, as much as fits a gather list.
@@ -257,6 +273,7 @@ impl Wire {
                 return;
             }
             self.sent -= len;
+            self.queued_bytes -= len;
             self.outgoing.pop_front();
         }
     }
@@ -372,6 +389,7 @@ impl Wire {
     pub fn lose(&mut self, corrupt: Option<Corrupt>) {
         self.outgoing.clear();
         self.sent = 0;
+        self.queued_bytes = 0;
         self.body = None;
         let keys: Vec<usize> = self.slots.iter().map(|(key, _)| key).collect();
         for key in keys {
@@ -399,3 +417,6 @@ impl Wire {
         into.append(&mut self.woken);
     }
 }
+
+#[cfg(test)]
+mod tests;

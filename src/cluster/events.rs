@@ -1,0 +1,189 @@
+//! The event-loop side: one descriptor that tells when there is work, and the call that does it.
+
+use std::future::Future;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::PollFlags;
+
+use super::{Cluster, Core, Link, LinkState, Op};
+use crate::error::{Error, Result};
+use crate::exec::{Completion, Signal, lock};
+use crate::net::{EventSet, WakeFd, interest, wait_readable};
+
+/// Callbacks of one dispatch, so that a busy handle does not starve the program's other events.
+const MAX_CALLBACKS: usize = 1024;
+
+/// What an event loop watches.
+pub(super) struct Events {
+    set: Arc<EventSet>,
+    signal: Arc<Signal>,
+    /// When the set's timer fires.
+    armed: Option<Instant>,
+}
+
+impl Cluster {
+    /// The descriptor that is readable when there is work for [`Cluster::dispatch`]. It stays the
+    /// same as long as the cluster lives.
+    pub fn events_fd(&self) -> Result<RawFd> {
+        Ok(self.events()?.fd())
+    }
+
+    fn events(&self) -> Result<Arc<EventSet>> {
+        let mut core = lock(&self.core);
+        if let Some(events) = &core.events {
+            return Ok(events.set.clone());
+        }
+        const NO_FD: Error = Error::NoMem("no file descriptor left");
+        let signal = WakeFd::new().map_err(|_| NO_FD)?;
+        let set = Arc::new(EventSet::new(&signal).map_err(|_| NO_FD)?);
+        let signal = Arc::new(Signal::new(signal));
+        core.events = Some(Events { set: set.clone(), signal: signal.clone(), armed: None });
+        let keys: Vec<usize> = core.links.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            core.watch(key);
+        }
+        core.arm_timer(Instant::now());
+        drop(core);
+        self.tasks.set_signal(signal);
+        Ok(set)
+    }
+
+    /// Starts an asynchronous operation. `work` runs with the operation it is given; what comes of
+    /// it goes to `done`, and the completion that makes is delivered by a dispatch.
+    pub fn spawn<T, F>(
+        &self,
+        work: impl FnOnce(Op) -> F,
+        done: impl FnOnce(Result<T>) -> Option<Completion> + Send + 'static,
+    ) -> Result<()>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        // There must be a descriptor to tell of the end.
+        self.events()?;
+        let op = Op { lazy: true, ..self.op() };
+        let work = crate::exec::catch_panic(work(op));
+        self.tasks.spawn(async move {
+            let result = work.await.unwrap_or(Err(Error::Internal("panic")));
+            done(result)
+        });
+        self.tasks.run_woken();
+        Ok(())
+    }
+
+    /// Does the work that there is: I/O, timers, callbacks. Never blocks.
+    pub fn dispatch(&self) {
+        let signal = {
+            let mut core = lock(&self.core);
+            core.dispatching += 1;
+            core.events.as_ref().map(|events| events.signal.clone())
+        };
+        self.tasks.begin_delivery();
+        if let Some(signal) = signal {
+            signal.clear();
+        }
+        if let Some(_term) = self.lead.try_take() {
+            self.turn_now();
+        }
+        self.tasks.run_woken();
+        self.tasks.deliver(MAX_CALLBACKS);
+        self.end_dispatch();
+        self.tasks.run_woken();
+    }
+
+    /// Waits for work and does it; false where there was none within `timeout`. None waits for
+    /// ever.
+    pub fn wait(&self, timeout: Option<Duration>) -> Result<bool> {
+        let events = self.events()?;
+        let ready = {
+            use std::os::fd::AsFd;
+            wait_readable(events.as_fd(), timeout)
+        };
+        match ready {
+            Ok(true) => {
+                self.dispatch();
+                Ok(true)
+            }
+            Ok(false) => Ok(false),
+            Err(_) => Err(Error::NoMem("poll")),
+        }
+    }
+}
+
+impl Core {
+    /// Tells the event loop what to watch of a link.
+    pub(super) fn watch(&mut self, key: usize) {
+        let Some(events) = &self.events else { return };
+        let link = &mut self.links[key];
+        let wanted = match link.state {
+            LinkState::Connecting(_) => Some(interest(false, true)),
+            LinkState::Up => Some(interest(true, link.stuck)),
+            LinkState::Down(_) => None,
+        };
+        if link.watched == wanted {
+            return;
+        }
+        let done = match (link.watched, wanted) {
+            (None, Some(interest)) => events.set.add(&link.socket, interest),
+            (Some(_), Some(interest)) => events.set.modify(&link.socket, interest),
+            (_, None) => {
+                events.set.remove(&link.socket);
+                Ok(())
+            }
+        };
+        match done {
+            Ok(()) => link.watched = wanted,
+            // Out of memory: requests end by their deadlines.
+            Err(e) => log::error!("epoll: {e}"),
+        }
+    }
+
+    /// Makes the event loop wake up for the first timer.
+    pub(super) fn arm_timer(&mut self, now: Instant) {
+        let next = self.timers.next_at();
+        let Some(events) = &mut self.events else { return };
+        // A timer that fires too early costs a wake-up; one for each request, a system call each.
+        let in_time = match (events.armed, next) {
+            (Some(armed), Some(next)) => armed > now && armed <= next,
+            (_, None) => true,
+            (None, Some(_)) => false,
+        };
+        if !in_time {
+            events.armed = next;
+            events.set.set_timer(next.map(|at| at.saturating_duration_since(now)));
+        }
+    }
+
+    /// After the event loop's timer may have fired: it is no longer armed for the past.
+    pub(super) fn timer_fired(&mut self, now: Instant) {
+        let Some(events) = &mut self.events else { return };
+        if events.armed.is_some_and(|armed| armed <= now) {
+            events.armed = None;
+            events.set.set_timer(None);
+        }
+        self.arm_timer(now);
+    }
+
+    /// Has the event loop call dispatch, for what waits to be sent.
+    pub(super) fn signal(&self) {
+        if let Some(events) = &self.events {
+            events.signal.set();
+        }
+    }
+}
+
+/// What a link's socket is watched for.
+pub(super) type Watched = Option<PollFlags>;
+
+impl Link {
+    /// Whether a request of an asynchronous operation may wait to be sent together with others:
+    /// as long as replies are on their way, a dispatch is sure to come.
+    pub(super) fn may_wait(&self) -> bool {
+        const MAX_REQUESTS: usize = 32;
+        const MAX_BYTES: usize = 256 * 1024;
+        let (requests, bytes) = self.wire.queued();
+        requests < MAX_REQUESTS && bytes < MAX_BYTES && self.wire.in_flight() > requests
+    }
+}

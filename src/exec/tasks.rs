@@ -1,0 +1,293 @@
+//! Asynchronous requests: futures that no thread waits for, and the callbacks they end in.
+//!
+//! Two queues. A future that was woken is polled by whatever thread is in the library next: one
+//! that dispatches, one that waits in a blocking call, the one that submits. What it ends with is
+//! a [`Completion`], and that is delivered by a thread that dispatches, and by no other. So a
+//! blocking call made inside a callback can wait for what asynchronous requests hold.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use async_task::Runnable;
+
+use super::lock;
+use crate::net::WakeFd;
+
+/// A finished request, to be told to the program. Called exactly once, or dropped by a program
+/// that is no more.
+pub type Completion = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
+pub struct Tasks {
+    running: Mutex<Running>,
+    /// Something of `running` changed that [`Tasks::finish_all`] waits for.
+    changed: Condvar,
+    finished: Mutex<Finished>,
+}
+
+#[derive(Default)]
+struct Running {
+    /// To be polled.
+    woken: VecDeque<Runnable>,
+    /// Futures that have not ended.
+    live: usize,
+    /// Threads in [`Tasks::finish_all`].
+    finishing: usize,
+}
+
+#[derive(Default)]
+struct Finished {
+    queue: VecDeque<Completion>,
+    /// A thread is delivering, and will see what is added.
+    delivering: bool,
+    /// Tells an event loop that there is something to deliver.
+    signal: Option<Arc<Signal>>,
+}
+
+/// Makes an event loop call dispatch.
+pub struct Signal {
+    fd: WakeFd,
+    set: AtomicBool,
+}
+
+impl Signal {
+    pub fn new(fd: WakeFd) -> Signal {
+        Signal { fd, set: AtomicBool::new(false) }
+    }
+
+    pub fn set(&self) {
+        if !self.set.swap(true, Ordering::AcqRel) {
+            self.fd.set();
+        }
+    }
+
+    /// To be called before the work is done: what is signalled while this runs is done then.
+    pub fn clear(&self) {
+        if self.set.load(Ordering::Acquire) {
+            self.fd.clear();
+            self.set.store(false, Ordering::Release);
+        }
+    }
+}
+
+impl Tasks {
+    /// Starts a request: polls it once, in this thread. `future` gives its completion, or None
+    /// where nobody is to be told.
+    pub fn spawn(
+        self: &Arc<Self>,
+        future: impl Future<Output = Option<Completion>> + Send + 'static,
+    ) {
+        lock(&self.running).live += 1;
+        let tasks = self.clone();
+        let whole = async move {
+            let _ended = Ended(&tasks);
+            if let Some(completion) = future.await {
+                tasks.finish(completion);
+            }
+        };
+        let tasks = self.clone();
+        let (runnable, task) = async_task::spawn(whole, move |runnable| tasks.woke(runnable));
+        task.detach();
+        runnable.run();
+    }
+
+    fn woke(&self, runnable: Runnable) {
+        let mut running = lock(&self.running);
+        running.woken.push_back(runnable);
+        if running.finishing > 0 {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Polls the futures that were woken.
+    pub fn run_woken(&self) {
+        loop {
+            let Some(runnable) = lock(&self.running).woken.pop_front() else { return };
+            runnable.run();
+        }
+    }
+
+    fn finish(&self, completion: Completion) {
+        let mut finished = lock(&self.finished);
+        finished.queue.push_back(completion);
+        if !finished.delivering
+            && let Some(signal) = &finished.signal
+        {
+            signal.set();
+        }
+    }
+
+    /// Has `signal` set whenever there is something to deliver.
+    pub fn set_signal(&self, signal: Arc<Signal>) {
+        let mut finished = lock(&self.finished);
+        if !finished.queue.is_empty() {
+            signal.set();
+        }
+        finished.signal = Some(signal);
+    }
+
+    /// From here on, until [`Tasks::deliver`] ends, nobody has to be told of what finishes.
+    pub fn begin_delivery(&self) {
+        lock(&self.finished).delivering = true;
+    }
+
+    /// Delivers up to `limit` completions; how many it were. What is left then is signalled.
+    pub fn deliver(&self, limit: usize) -> usize {
+        let mut delivered = 0;
+        loop {
+            let completion = {
+                let mut finished = lock(&self.finished);
+                let next = if delivered < limit { finished.queue.pop_front() } else { None };
+                if next.is_none() {
+                    finished.delivering = false;
+                    if !finished.queue.is_empty()
+                        && let Some(signal) = &finished.signal
+                    {
+                        signal.set();
+                    }
+                }
+                next
+            };
+            let Some(completion) = completion else { return delivered };
+            completion();
+            delivered += 1;
+            self.run_woken();
+        }
+    }
+
+    /// Waits for the end of all futures, which are all about to end: polls those that are woken,
+    /// and waits for those that other threads are polling.
+    pub fn finish_all(&self) {
+        let mut running = lock(&self.running);
+        running.finishing += 1;
+        while running.live > 0 {
+            match running.woken.pop_front() {
+                Some(runnable) => {
+                    drop(running);
+                    runnable.run();
+                    running = lock(&self.running);
+                }
+                None => {
+                    running = self.changed.wait(running).unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+        running.finishing -= 1;
+    }
+}
+
+/// Counts a future out, also when it panics or is dropped.
+struct Ended<'a>(&'a Tasks);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        let mut running = lock(&self.0.running);
+        running.live -= 1;
+        if running.finishing > 0 {
+            self.0.changed.notify_all();
+        }
+    }
+}
+
+/// The memory that asynchronous requests may take: the sizes of their buffers, and a fixed cost
+/// for each (api.md).
+pub struct Budget {
+    limit: AtomicUsize,
+    used: AtomicUsize,
+}
+
+/// What one request takes of the budget; given back when it is dropped.
+pub struct Share {
+    budget: Arc<Budget>,
+    size: usize,
+}
+
+impl Budget {
+    /// What a request costs besides its data: its future, its slot, its place in the queues.
+    pub const PER_REQUEST: usize = 4096;
+    pub const DEFAULT_LIMIT: usize = 256 << 20;
+
+    pub fn new() -> Budget {
+        Budget { limit: AtomicUsize::new(Budget::DEFAULT_LIMIT), used: AtomicUsize::new(0) }
+    }
+
+    pub fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Whether a request with `data` bytes would fit now.
+    pub fn has_room(&self, data: usize) -> bool {
+        let size = data.checked_add(Budget::PER_REQUEST);
+        size.and_then(|size| size.checked_add(self.used())).is_some_and(|sum| sum <= self.limit())
+    }
+
+    /// Takes what a request with `data` bytes costs, if it is there.
+    pub fn take(self: &Arc<Self>, data: usize) -> Option<Share> {
+        let size = data.checked_add(Budget::PER_REQUEST)?;
+        let limit = self.limit();
+        self.used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                used.checked_add(size).filter(|sum| *sum <= limit)
+            })
+            .ok()?;
+        Some(Share { budget: self.clone(), size })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.size, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_is_exact_and_comes_back() {
+        let budget = Arc::new(Budget::new());
+        budget.set_limit(2 * (Budget::PER_REQUEST + 10));
+        let first = budget.take(10).unwrap();
+        let second = budget.take(10).unwrap();
+        assert_eq!(budget.used(), budget.limit());
+        assert!(budget.take(0).is_none());
+        drop(first);
+        assert!(budget.take(11).is_none());
+        assert!(budget.take(usize::MAX).is_none());
+        drop(budget.take(10).unwrap());
+        drop(second);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn a_completion_waits_for_delivery_and_comes_once() {
+        let tasks = Arc::new(Tasks::default());
+        let count = Arc::new(AtomicUsize::new(0));
+        for _ in 0..3 {
+            let count = count.clone();
+            tasks.spawn(async move {
+                let completion: Completion = Box::new(move || {
+                    count.fetch_add(1, Ordering::Relaxed);
+                });
+                Some(completion)
+            });
+        }
+        tasks.run_woken();
+        assert_eq!(count.load(Ordering::Relaxed), 0);
+        assert_eq!(tasks.deliver(2), 2);
+        assert_eq!(tasks.deliver(2), 1);
+        assert_eq!(tasks.deliver(2), 0);
+        assert_eq!(count.load(Ordering::Relaxed), 3);
+    }
+}

@@ -1,0 +1,311 @@
+//! Asynchronous requests.
+
+use std::ffi::{c_int, c_void};
+use std::future::Future;
+
+use libc::iovec;
+
+use super::cluster::sd_t;
+use super::entry::{self, VdiHandle, enter};
+use super::vdi::{SD_WRITE_FUA, sd_vdi_t};
+use crate::cluster::Op;
+use crate::error::{Error, Result};
+use crate::exec::Completion;
+use crate::net::{RecvBuf, SendBuf};
+
+/// For asynchronous writes: the library borrows the data until the callback instead of copying it.
+pub const SD_WRITE_NOCOPY: c_int = 2;
+
+type Callback = unsafe extern "C" fn(sd: sd_t, result: c_int, opaque: *mut c_void);
+
+/// What the program wants to be told, and how.
+struct Notice {
+    sd: sd_t,
+    callback: Callback,
+    opaque: *mut c_void,
+}
+
+// SAFETY: the program's function and pointer, to be used in the thread that dispatches; the handle
+// is a number.
+unsafe impl Send for Notice {}
+
+impl Notice {
+    fn new(sd: sd_t, callback: Option<Callback>, opaque: *mut c_void) -> Result<Notice> {
+        let callback = callback.ok_or(Error::Invalid("a pointer is NULL"))?;
+        Ok(Notice { sd, callback, opaque })
+    }
+
+    fn give(self, result: c_int) {
+        // SAFETY: the program's function, called as the header says.
+        unsafe { (self.callback)(self.sd, result, self.opaque) }
+    }
+}
+
+/// Starts `work`, which holds `data` bytes of memory, the program's or a copy of it.
+fn submit<F>(
+    handle: VdiHandle,
+    data: usize,
+    notice: Notice,
+    work: impl FnOnce(VdiHandle, Op) -> F,
+) -> Result<()>
+where
+    F: Future<Output = Result<()>> + Send + 'static,
+{
+    let client = handle.client.clone();
+    let share = client.cluster.budget.take(data).ok_or(Error::NoMem("the buffer limit"))?;
+    client.cluster.spawn(
+        |op| work(handle, op),
+        move |result| {
+            let result = result.map_or_else(|error| error.code(), |()| 0);
+            let completion: Completion = Box::new(move || {
+                // First, so that the callback can submit the next one.
+                drop(share);
+                notice.give(result);
+            });
+            Some(completion)
+        },
+    )
+}
+
+fn read(handle: VdiHandle, buf: RecvBuf, offset: u64, notice: Notice) -> Result<()> {
+    submit(handle, buf.len(), notice, move |handle, op| async move {
+        let cluster = &handle.client.cluster;
+        cluster.bounded(&op, handle.vdi.read(cluster, &op, buf, offset)).await
+    })
+}
+
+fn write(handle: VdiHandle, buf: SendBuf, offset: u64, flag: c_int, notice: Notice) -> Result<()> {
+    if flag & !(SD_WRITE_FUA | SD_WRITE_NOCOPY) != 0 {
+        return Err(Error::Invalid("unknown flag"));
+    }
+    let len = buf.len();
+    let client = handle.client.clone();
+    // Before the copy is made, so that there is never more of them than the limit allows.
+    if !client.cluster.budget.has_room(len) {
+        return Err(Error::NoMem("the buffer limit"));
+    }
+    let buf = if flag & SD_WRITE_NOCOPY != 0 { buf } else { buf.to_owned() };
+    submit(handle, len, notice, move |handle, op| async move {
+        let cluster = &handle.client.cluster;
+        let work = async {
+            handle.vdi.write(cluster, &op, buf, offset).await?;
+            let fua = flag & SD_WRITE_FUA != 0;
+            if fua { handle.vdi.flush(cluster, &op).await } else { Ok(()) }
+        };
+        cluster.bounded(&op, work).await
+    })
+}
+
+/// Reads as sd_vdi_read(), without waiting: `fn` is called with `sd`, the result and `opaque` once
+/// the read has ended, from sd_dispatch() or the attached event loop, never from inside this call.
+/// `data` is the library's until then.
+///
+/// Where this returns anything but 0 nothing was started, and `fn` will not be called:
+/// SD_RES_NO_MEM (the request would pass sd_set_buffer_limit()), SD_RES_INVALID_PARMS. Requests in
+/// flight at the same time have no order between them.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_aread(
+    sd: sd_t,
+    vdi: sd_vdi_t,
+    data: *mut c_void,
+    size: usize,
+    offset: libc::off_t,
+    r#fn: Option<unsafe extern "C" fn(sd: sd_t, result: c_int, opaque: *mut c_void)>,
+    opaque: *mut c_void,
+) -> c_int {
+    enter(|| {
+        let handle = entry::vdi(sd, vdi)?;
+        entry::check_buffer(data, size)?;
+        let (offset, notice) = (entry::offset(offset)?, Notice::new(sd, r#fn, opaque)?);
+        // SAFETY: the caller lends the buffer until the callback, and the future that holds the
+        // loan has ended before that.
+        let buf = unsafe { RecvBuf::from_raw(data.cast(), size) };
+        read(handle, buf, offset, notice)
+    })
+}
+
+/// Writes as sd_vdi_write(), without waiting, and tells as sd_vdi_aread(). `data` is copied, unless
+/// `flag` has SD_WRITE_NOCOPY: then it is the library's until the callback.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_awrite(
+    sd: sd_t,
+    vdi: sd_vdi_t,
+    data: *const c_void,
+    size: usize,
+    offset: libc::off_t,
+    flag: c_int,
+    r#fn: Option<unsafe extern "C" fn(sd: sd_t, result: c_int, opaque: *mut c_void)>,
+    opaque: *mut c_void,
+) -> c_int {
+    enter(|| {
+        let handle = entry::vdi(sd, vdi)?;
+        entry::check_buffer(data, size)?;
+        let (offset, notice) = (entry::offset(offset)?, Notice::new(sd, r#fn, opaque)?);
+        // SAFETY: the caller lends the buffer until the callback, or until it is copied below.
+        let buf = unsafe { SendBuf::from_raw(data.cast(), size) };
+        write(handle, buf, offset, flag, notice)
+    })
+}
+
+/// Reads as sd_vdi_readv(), and tells as sd_vdi_aread(). `iov` itself may go when this returns, the
+/// buffers that it names not before the callback.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_areadv(
+    sd: sd_t,
+    vdi: sd_vdi_t,
+    iov: *const iovec,
+    iovcnt: c_int,
+    offset: libc::off_t,
+    r#fn: Option<unsafe extern "C" fn(sd: sd_t, result: c_int, opaque: *mut c_void)>,
+    opaque: *mut c_void,
+) -> c_int {
+    enter(|| {
+        let handle = entry::vdi(sd, vdi)?;
+        let (offset, notice) = (entry::offset(offset)?, Notice::new(sd, r#fn, opaque)?);
+        // SAFETY: the caller passes buffers as the header says, and lends them until the callback.
+        let buf = unsafe { RecvBuf::from_raw_vectored(entry::iovecs(iov, iovcnt)?.into_iter()) };
+        read(handle, buf, offset, notice)
+    })
+}
+
+/// Writes as sd_vdi_writev(), and tells as sd_vdi_awrite().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_awritev(
+    sd: sd_t,
+    vdi: sd_vdi_t,
+    iov: *const iovec,
+    iovcnt: c_int,
+    offset: libc::off_t,
+    flag: c_int,
+    r#fn: Option<unsafe extern "C" fn(sd: sd_t, result: c_int, opaque: *mut c_void)>,
+    opaque: *mut c_void,
+) -> c_int {
+    enter(|| {
+        let handle = entry::vdi(sd, vdi)?;
+        let (offset, notice) = (entry::offset(offset)?, Notice::new(sd, r#fn, opaque)?);
+        // SAFETY: the caller lends the buffers until the callback, or until they are copied below.
+        let buf = unsafe {
+            let buffers = entry::iovecs(iov, iovcnt)?.into_iter();
+            SendBuf::from_raw_vectored(buffers.map(|(base, len)| (base.cast_const(), len)))
+        };
+        write(handle, buf, offset, flag, notice)
+    })
+}
+
+/// Flushes as sd_vdi_flush(), and tells as sd_vdi_aread(): covers the writes whose callbacks have
+/// been called, or whose calls have returned, before this call.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_aflush(
+    sd: sd_t,
+    vdi: sd_vdi_t,
+    r#fn: Option<unsafe extern "C" fn(sd: sd_t, result: c_int, opaque: *mut c_void)>,
+    opaque: *mut c_void,
+) -> c_int {
+    enter(|| {
+        let handle = entry::vdi(sd, vdi)?;
+        let notice = Notice::new(sd, r#fn, opaque)?;
+        submit(handle, 0, notice, move |handle, op| async move {
+            let cluster = &handle.client.cluster;
+            cluster.bounded(&op, handle.vdi.flush(cluster, &op)).await
+        })
+    })
+}
+
+/// Discards as sd_vdi_discard(), and tells as sd_vdi_aread().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_adiscard(
+    sd: sd_t,
+    vdi: sd_vdi_t,
+    offset: libc::off_t,
+    len: usize,
+    r#fn: Option<unsafe extern "C" fn(sd: sd_t, result: c_int, opaque: *mut c_void)>,
+    opaque: *mut c_void,
+) -> c_int {
+    enter(|| {
+        let handle = entry::vdi(sd, vdi)?;
+        let (offset, notice) = (entry::offset(offset)?, Notice::new(sd, r#fn, opaque)?);
+        discard(handle, offset, len, false, notice)
+    })
+}
+
+fn discard(handle: VdiHandle, offset: u64, len: usize, fua: bool, notice: Notice) -> Result<()> {
+    submit(handle, 0, notice, move |handle, op| async move {
+        let cluster = &handle.client.cluster;
+        let work = async {
+            handle.vdi.discard(cluster, &op, offset, len as u64).await?;
+            if fua { handle.vdi.flush(cluster, &op).await } else { Ok(()) }
+        };
+        cluster.bounded(&op, work).await
+    })
+}
+
+/// Writes zeros as sd_vdi_write_zeroes(), and tells as sd_vdi_aread().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_awrite_zeroes(
+    sd: sd_t,
+    vdi: sd_vdi_t,
+    offset: libc::off_t,
+    len: usize,
+    flag: c_int,
+    r#fn: Option<unsafe extern "C" fn(sd: sd_t, result: c_int, opaque: *mut c_void)>,
+    opaque: *mut c_void,
+) -> c_int {
+    enter(|| {
+        let handle = entry::vdi(sd, vdi)?;
+        let (offset, notice) = (entry::offset(offset)?, Notice::new(sd, r#fn, opaque)?);
+        if flag & !(SD_WRITE_FUA | SD_WRITE_NOCOPY) != 0 {
+            return Err(Error::Invalid("unknown flag"));
+        }
+        discard(handle, offset, len, flag & SD_WRITE_FUA != 0, notice)
+    })
+}
+
+/// Reads from a snapshot: as sd_vdi_aread().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_snapshot_aread(
+    sd: sd_t,
+    vdi: sd_vdi_t,
+    data: *mut c_void,
+    size: usize,
+    offset: libc::off_t,
+    r#fn: Option<unsafe extern "C" fn(sd: sd_t, result: c_int, opaque: *mut c_void)>,
+    opaque: *mut c_void,
+) -> c_int {
+    // SAFETY: the caller passes pointers as the header says.
+    unsafe { sd_vdi_aread(sd, vdi, data, size, offset, r#fn, opaque) }
+}
+
+/// Bounds the memory of asynchronous requests in flight: the sizes of their buffers, and 4 KiB for
+/// each. A submission that would pass it returns SD_RES_NO_MEM and does nothing. The default is 256
+/// MiB. Shrinking it below what is used refuses new requests until enough of the old have ended.
+#[unsafe(no_mangle)]
+pub extern "C" fn sd_set_buffer_limit(sd: sd_t, limit: usize) -> c_int {
+    enter(|| {
+        entry::client(sd)?.cluster.budget.set_limit(limit);
+        Ok(())
+    })
+}
+
+/// Tells the limit of sd_set_buffer_limit().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_get_buffer_limit(sd: sd_t, limit: *mut usize) -> c_int {
+    enter(|| {
+        let client = entry::client(sd)?;
+        // SAFETY: the caller passes a pointer as the header says.
+        let out = unsafe { entry::Out::new(limit)? };
+        out.set(client.cluster.budget.limit());
+        Ok(())
+    })
+}
+
+/// Tells how much of the limit is used now: 0 where no request is in flight.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_get_buffer_usage(sd: sd_t, used: *mut usize) -> c_int {
+    enter(|| {
+        let client = entry::client(sd)?;
+        // SAFETY: the caller passes a pointer as the header says.
+        let out = unsafe { entry::Out::new(used)? };
+        out.set(client.cluster.budget.used());
+        Ok(())
+    })
+}
