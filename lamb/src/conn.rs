@@ -17,7 +17,7 @@ use std::thread;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use sheepdog_proto::header::HEADER_LEN;
-use sheepdog_proto::op::{self, FLAG_COW, is_internal};
+use sheepdog_proto::op::{self, FLAG_COW};
 use sheepdog_proto::zerocopy::FromBytes;
 use sheepdog_proto::{Oid, Request};
 
@@ -91,13 +91,10 @@ impl Connection {
 
     /// Serves the connection until its end. True if the client wants the server to end, too.
     pub fn serve(self: &Arc<Self>) -> bool {
-        let end = self.receive();
-        match &end {
-            Ok(_) => {}
-            Err(err) => {
-                log::debug!("connection cut: {err}");
-                self.shut(Shutdown::Both);
-            }
+        let end = Reader::new(self).run();
+        if let Err(err) = &end {
+            log::debug!("connection cut: {err}");
+            self.shut(Shutdown::Both);
         }
         // Requests that arrived are executed and answered, however the connection ends (0.2).
         let mut traffic = lock(&self.traffic);
@@ -112,96 +109,6 @@ impl Connection {
     /// Ends the connection from outside, in the given direction.
     pub fn shut(&self, how: Shutdown) {
         let _ = shutdown(&self.socket, how);
-    }
-
-    fn receive(self: &Arc<Self>) -> io::Result<Wish> {
-        let cluster = &self.shared.cluster;
-        let mut input = Input::default();
-        // Answers that this thread made and has not sent yet.
-        let mut out = Buf::default();
-        // Above 0: the client pipelines.
-        let mut eager = 0u8;
-        let mut probe = false;
-        loop {
-            while input.len() < HEADER_LEN {
-                if probe && input.fill(&self.socket, RecvFlags::DONTWAIT)?.is_some() {
-                    eager = PATIENCE;
-                }
-                probe = false;
-                if input.len() < HEADER_LEN {
-                    self.flush(&mut out)?;
-                    if input.fill(&self.socket, RecvFlags::empty())? == Some(0) {
-                        return Ok(Wish::Nothing);
-                    }
-                }
-            }
-            let Some(request) = input.take_header() else { continue };
-            let len = request.payload_len() as usize;
-            if len > cluster.max_payload() {
-                let name = op::name(request.opcode);
-                let text = format!("{name} with a payload of {len} bytes");
-                return Err(io::Error::new(ErrorKind::InvalidData, text));
-            }
-            let mut large = None;
-            if len > SMALL - HEADER_LEN {
-                self.flush(&mut out)?;
-                large = Some(input.receive_large(&self.socket, len, self.shared.spares.take())?);
-            } else {
-                while input.len() < len {
-                    self.flush(&mut out)?;
-                    if input.fill(&self.socket, RecvFlags::empty())? == Some(0) {
-                        return Err(ErrorKind::UnexpectedEof.into());
-                    }
-                }
-            }
-            let small = if large.is_some() { 0 } else { len };
-            let mut claims = claims(&request);
-            if cluster.mimic.is_some() {
-                claims.iter_mut().for_each(|claim| *claim = claim.take().filter(|c| c.oid == 0));
-            }
-            let cost = len + room(&request).min(STREAM_FROM);
-            let idle = self.admit(&claims, cost, &mut out)?;
-            let more = input.len() > small;
-
-            if request.opcode == op::READ_OBJ && room(&request) > STREAM_FROM {
-                self.flush(&mut out)?;
-                self.stream(&request)?;
-                input.skip(small);
-                continue;
-            }
-            if is_end(&request) {
-                let wish = cluster.execute(&request, input.peek(small), self.peer, &mut out);
-                self.flush(&mut out)?;
-                input.skip(small);
-                match wish {
-                    Wish::Stop => return Ok(wish),
-                    Wish::Nothing => continue,
-                }
-            }
-
-            if !idle || more {
-                eager = if more { PATIENCE } else { eager };
-            } else {
-                eager = eager.saturating_sub(1);
-            }
-            let alone = idle && !more && eager == 0 && cluster.mimic.is_none();
-            if alone || cluster.is_quick(&request) {
-                let payload = large.as_deref().unwrap_or(input.peek(small));
-                cluster.execute(&request, payload, self.peer, &mut out);
-                probe = alone;
-            } else if !cluster.read_cached(&request, &mut out) {
-                let payload = large.take().unwrap_or_else(|| Buf::from(input.peek(small)));
-                self.hand_over(request, payload, claims, cost);
-            }
-            input.skip(small);
-            if let Some(buf) = large {
-                self.shared.spares.give(buf);
-            }
-            if out.len() > SMALL {
-                self.flush(&mut out)?;
-                self.shared.spares.give(std::mem::take(&mut out));
-            }
-        }
     }
 
     /// Waits until a request may run; returns whether no other one is running.
@@ -396,6 +303,154 @@ impl Connection {
     }
 }
 
+/// The connection's own thread: receives requests, and executes those that need not wait.
+struct Reader<'a> {
+    conn: &'a Arc<Connection>,
+    input: Input,
+    /// Answers that this thread made and has not sent yet.
+    out: Buf,
+    pace: Pace,
+}
+
+/// The payload of a request that has arrived.
+enum Payload {
+    /// So many bytes at the start of the input.
+    Small(usize),
+    Large(Buf),
+}
+
+impl Payload {
+    /// Bytes that are still part of the input.
+    fn buffered(&self) -> usize {
+        match self {
+            Payload::Small(len) => *len,
+            Payload::Large(_) => 0,
+        }
+    }
+
+    fn bytes<'a>(&'a self, input: &'a Input) -> &'a [u8] {
+        match self {
+            Payload::Small(len) => input.peek(*len),
+            Payload::Large(buf) => buf,
+        }
+    }
+}
+
+/// Tells clients that wait for each answer from those that pipeline.
+#[derive(Default)]
+struct Pace {
+    /// Above 0: the client pipelines.
+    eager: u8,
+    /// The last request was executed here, and others may have come meanwhile.
+    probe: bool,
+}
+
+impl Pace {
+    /// Notes a request; true if it can be executed here without holding up others.
+    fn is_alone(&mut self, idle: bool, more: bool) -> bool {
+        if more {
+            self.eager = PATIENCE;
+        } else if idle {
+            self.eager = self.eager.saturating_sub(1);
+        }
+        idle && !more && self.eager == 0
+    }
+}
+
+impl<'a> Reader<'a> {
+    fn new(conn: &'a Arc<Connection>) -> Reader<'a> {
+        Reader { conn, input: Input::default(), out: Buf::default(), pace: Pace::default() }
+    }
+
+    fn run(mut self) -> io::Result<Wish> {
+        while let Some(request) = self.header()? {
+            let payload = self.payload(&request)?;
+            if self.execute(&request, payload)? == Wish::Stop {
+                return Ok(Wish::Stop);
+            }
+        }
+        Ok(Wish::Nothing)
+    }
+
+    /// The next request, or None at the end.
+    fn header(&mut self) -> io::Result<Option<Request>> {
+        let socket = &self.conn.socket;
+        if std::mem::take(&mut self.pace.probe) && self.input.len() < HEADER_LEN {
+            match self.input.fill(socket, RecvFlags::DONTWAIT)? {
+                Some(n) if n > 0 => self.pace.eager = PATIENCE,
+                _ => {}
+            }
+        }
+        while self.input.len() < HEADER_LEN {
+            self.conn.flush(&mut self.out)?;
+            if self.input.fill(socket, RecvFlags::empty())? == Some(0) {
+                return Ok(None);
+            }
+        }
+        Ok(self.input.take_header())
+    }
+
+    fn payload(&mut self, request: &Request) -> io::Result<Payload> {
+        let (socket, shared) = (&self.conn.socket, &self.conn.shared);
+        let len = request.payload_len() as usize;
+        if len > shared.cluster.max_payload() {
+            let text = format!("{} with a payload of {len} bytes", op::name(request.opcode));
+            return Err(io::Error::new(ErrorKind::InvalidData, text));
+        }
+        if len > SMALL {
+            self.conn.flush(&mut self.out)?;
+            let buf = self.input.receive_large(socket, len, shared.spares.take())?;
+            return Ok(Payload::Large(buf));
+        }
+        while self.input.len() < len {
+            self.conn.flush(&mut self.out)?;
+            if self.input.fill(socket, RecvFlags::empty())? == Some(0) {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(Payload::Small(len))
+    }
+
+    /// Executes a request here, or sees to it that the pool does.
+    fn execute(&mut self, request: &Request, payload: Payload) -> io::Result<Wish> {
+        let (conn, cluster) = (self.conn, &self.conn.shared.cluster);
+        let mimic = cluster.mimic.is_some();
+        let claims = claims(request, !mimic);
+        let cost = request.payload_len() as usize + room(request).min(STREAM_FROM);
+        let idle = conn.admit(&claims, cost, &mut self.out)?;
+        let buffered = payload.buffered();
+        let alone = self.pace.is_alone(idle, self.input.len() > buffered) && !mimic;
+        let ends = matches!(request.opcode, op::SHUTDOWN | op::KILL_NODE);
+
+        let mut wish = Wish::Nothing;
+        if request.opcode == op::READ_OBJ && room(request) > STREAM_FROM {
+            conn.flush(&mut self.out)?;
+            conn.stream(request)?;
+        } else if alone || ends || cluster.is_quick(request) {
+            let payload = payload.bytes(&self.input);
+            wish = cluster.execute(request, payload, conn.peer, &mut self.out);
+            self.pace.probe = alone;
+        } else if !cluster.read_cached(request, &mut self.out) {
+            let payload = match payload {
+                Payload::Small(len) => Buf::from(self.input.peek(len)),
+                Payload::Large(buf) => buf,
+            };
+            conn.hand_over(*request, payload, claims, cost);
+            self.input.skip(buffered);
+            return Ok(wish);
+        }
+        self.input.skip(buffered);
+        if let Payload::Large(buf) = payload {
+            conn.shared.spares.give(buf);
+        }
+        if self.out.len() > SMALL || ends {
+            conn.flush(&mut self.out)?;
+            conn.shared.spares.give(std::mem::take(&mut self.out));
+        }
+        Ok(wish)
+    }
+}
+
 /// The bytes received and not yet consumed.
 struct Input {
     bytes: Box<[u8]>,
@@ -470,38 +525,28 @@ fn receive(socket: &OwnedFd, room: &mut [u8], flags: RecvFlags) -> io::Result<Op
     }
 }
 
-/// The operations after which the server ends.
-fn is_end(request: &Request) -> bool {
-    matches!(request.opcode, op::SHUTDOWN | op::KILL_NODE)
-}
-
-/// What a request reads and writes, as far as the order of requests depends on it.
-fn claims(request: &Request) -> Claims {
+/// What a request reads and writes, as far as the order of requests depends on it: that of cluster
+/// operations always, that of operations on objects if `objects_too`.
+fn claims(request: &Request, objects_too: bool) -> Claims {
+    const ALL: Range<u64> = 0..u64::MAX;
     let arm = request.obj();
     let start = u64::from(arm.offset.get());
     let part = start..start + u64::from(request.data_length.get());
-    let claim = |oid, range, writes| Some(Claim { oid, range, writes });
+    let claim = |oid: u64, range, writes| objects_too.then_some(Claim { oid, range, writes });
+    let oid = arm.oid.get();
     match request.opcode {
-        op::READ_OBJ => [claim(arm.oid.get(), part, false), None],
-        op::WRITE_OBJ => [claim(arm.oid.get(), part, true), None],
+        op::READ_OBJ => [claim(oid, part, false), None],
+        op::WRITE_OBJ => [claim(oid, part, true), None],
         op::CREATE_AND_WRITE_OBJ if request.flags.get() & FLAG_COW != 0 => {
-            [claim(arm.oid.get(), 0..u64::MAX, true), claim(arm.cow_oid.get(), 0..u64::MAX, false)]
+            [claim(oid, ALL, true), claim(arm.cow_oid.get(), ALL, false)]
         }
-        // A discard also changes the inode, in an order of its own with other map updates (6.4).
-        op::CREATE_AND_WRITE_OBJ | op::REMOVE_OBJ => {
-            [claim(arm.oid.get(), 0..u64::MAX, true), None]
-        }
-        op::DISCARD_OBJ => [
-            claim(arm.oid.get(), 0..u64::MAX, true),
-            claim(Oid(arm.oid.get()).vid().inode().0, 0..u64::MAX, true),
-        ],
+        op::CREATE_AND_WRITE_OBJ | op::REMOVE_OBJ => [claim(oid, ALL, true), None],
+        // The object and its map entry.
+        op::DISCARD_OBJ => [claim(oid, ALL, true), claim(Oid(oid).vid().inode().0, ALL, true)],
         // Serialised with each other by the cluster, in arrival order by this (0.5).
         op::NEW_VDI..=op::GET_VDI_INFO | op::DEL_VDI | op::GET_VDI_ATTR | op::NOTIFY_VDI_ADD => {
-            [claim(0, 0..1, true), None]
+            [Some(Claim { oid: 0, range: ALL, writes: true }), None]
         }
-        // Whoever flushes means everything written before.
-        op::FLUSH_VDI => [None, None],
-        opcode if is_internal(opcode) => [None, None],
         _ => [None, None],
     }
 }

@@ -345,8 +345,9 @@ impl Cluster {
 fn oid_of(request: &Request) -> Result<Oid, SdResult> {
     let oid = Oid(request.obj().oid.get());
     match oid.kind() {
-        // No VDI has the id 0 (2.5); a client that asks for its inode only wants to hear so.
+        // No VDI has the id 0 (2.5), so none of its objects can be.
         Some(_) if oid.vid().is_none() => Err(SdResult::NO_OBJ),
+        Some(OidKind::Inode) if oid.index() != 0 => Err(SdResult::INVALID_PARMS),
         Some(_) => Ok(oid),
         None => Err(SdResult::INVALID_PARMS),
     }

@@ -179,12 +179,12 @@ impl Cluster {
             let mut refs = lock(&self.refs);
             named.iter().for_each(|&oid| refs.add(oid));
         }
-        if let (Some(current), Some(state)) = (current, frozen.as_deref_mut()) {
-            if let Err(err) = self.freeze(current.vid, state, header.create_time.get()) {
-                let _ = self.store.remove(vid.inode(), true);
-                self.release(named)?;
-                return Err(failed(err, SdResult::BASE_VDI_WRITE));
-            }
+        if let (Some(current), Some(state)) = (current, frozen.as_deref_mut())
+            && let Err(err) = self.freeze(current.vid, state, header.create_time.get())
+        {
+            let _ = self.store.remove(vid.inode(), true);
+            self.release(named)?;
+            return Err(failed(err, SdResult::BASE_VDI_WRITE));
         }
         Ok(header)
     }

@@ -96,10 +96,17 @@ fn nothing_reaches_beyond_an_object() {
 fn ids_that_name_nothing_are_refused() {
     let lamb = Lamb::start();
     let mut c = lamb.client();
-    for oid in [Oid(0), Oid(5), Oid(3 << 62 | 1 << 32), Oid(1 << 56 | 1 << 32)] {
+    for oid in [Oid(0), Oid(5), Vid::NONE.inode()] {
+        assert_eq!(c.create(oid, 0, &[1]), SdResult::NO_OBJ, "{oid}");
+        assert_eq!(c.read(oid, 0, 1), Err(SdResult::NO_OBJ), "{oid}");
+    }
+    for oid in
+        [Oid((3 << 62) | (1 << 32)), Oid((1 << 56) | (1 << 32)), Oid((1 << 63) | (1 << 32) | 1)]
+    {
         assert_eq!(c.create(oid, 0, &[1]), SdResult::INVALID_PARMS, "{oid}");
         assert_eq!(c.read(oid, 0, 1), Err(SdResult::INVALID_PARMS), "{oid}");
     }
+    assert_eq!(c.result(obj(op::FLUSH_VDI, 0, vid(7).inode(), 0), &[]), OK);
     let ledger = vid(7).data(0).ledger();
     assert_eq!(c.read(ledger, 0, 1), Err(SdResult::NO_OBJ));
 }

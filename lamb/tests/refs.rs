@@ -197,6 +197,14 @@ fn concurrent_changes_keep_the_count() {
     (0..32).for_each(|i| c.allocate(root, i, &[i as u8]));
     c.snapshot("root", root, "s");
     std::thread::scope(|scope| {
+        // Lists go over all VDIs meanwhile.
+        let mut lists = lamb.client();
+        scope.spawn(move || {
+            for _ in 0..50 {
+                let vdis = lists.vdis(op::READ_VDIS);
+                assert!(lists.vdis(op::READ_DEL_VDIS).len() <= 6 * 12 * 2 && !vdis.is_empty());
+            }
+        });
         for thread in 0..6 {
             let mut c = lamb.client();
             scope.spawn(move || {

@@ -1,6 +1,7 @@
 //! Getting a connection to some gateway, and knowing that a formatted cluster is behind it.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
@@ -26,9 +27,14 @@ impl Cluster {
     /// A link that requests can go out on: the current one, or a new one to the first gateway
     /// that can be reached.
     pub(super) async fn uplink(&self, op: &Op) -> Result<LinkId> {
-        if let Some(link) = self.current(op)? {
-            return Ok(link);
+        match self.current(op)? {
+            Some(link) => Ok(link),
+            // Rare, and much larger than what usually happens.
+            None => Box::pin(self.new_uplink(op)).await,
         }
+    }
+
+    async fn new_uplink(&self, op: &Op) -> Result<LinkId> {
         let _turn = self.connecting_turn(op).await?;
         self.log_loss();
         let mut backoff = Backoff::new();
@@ -94,7 +100,7 @@ impl Cluster {
             gateway
         };
         let endpoint = &self.gateways[gateway];
-        let attempt = async {
+        let attempt = pin!(async {
             let unreachable = |why: &dyn std::fmt::Display| {
                 Error::NotConnected(format!("{endpoint}: {why}").into())
             };
@@ -105,7 +111,7 @@ impl Cluster {
             self.greet(op, link).await?;
             guard.keep();
             Ok(link)
-        };
+        });
         let mut until = Instant::now() + ATTEMPT;
         if self.gateways.len() == 1 {
             // Nobody else to try: it has all the time of the operation.

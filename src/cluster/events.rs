@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::os::fd::RawFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use rustix::event::PollFlags;
 
 use super::{Cluster, Core, Link, LinkState, Op};
 use crate::error::{Error, Result};
-use crate::exec::{Completion, Signal, lock};
+use crate::exec::{Completion, Signal, catch_panic, lock};
 use crate::net::{EventSet, WakeFd, interest, wait_readable};
 
 /// Callbacks of one dispatch, so that a busy handle does not starve the program's other events.
@@ -54,7 +55,7 @@ impl Cluster {
     /// it goes to `done`, and the completion that makes is delivered by a dispatch.
     pub fn spawn<T, F>(
         &self,
-        work: impl FnOnce(Op) -> F,
+        work: impl FnOnce(Op) -> F + Send + 'static,
         done: impl FnOnce(Result<T>) -> Option<Completion> + Send + 'static,
     ) -> Result<()>
     where
@@ -64,10 +65,9 @@ impl Cluster {
         // There must be a descriptor to tell of the end.
         self.events()?;
         let op = Op { lazy: true, ..self.op() };
-        let work = crate::exec::catch_panic(work(op));
-        self.tasks.spawn(async move {
-            let result = work.await.unwrap_or(Err(Error::Internal("panic")));
-            done(result)
+        self.tasks.spawn(move || async move {
+            let result = catch_panic(pin!(work(op))).await;
+            done(result.unwrap_or(Err(Error::Internal("panic"))))
         });
         self.tasks.run_woken();
         Ok(())

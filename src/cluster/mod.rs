@@ -119,6 +119,15 @@ pub struct Ghost {
     id: Id,
 }
 
+#[cfg(test)]
+impl Ghost {
+    /// Ghosts that can be told apart, for tests of what becomes of them.
+    pub fn numbered(serial: u64) -> Ghost {
+        let id = Wire::new().submit(Request::default(), SendBuf::EMPTY, Dest::None);
+        Ghost { link: LinkId { key: 0, serial }, id: id.expect("a new wire has room") }
+    }
+}
+
 /// Requests that were given up while a server may still have been at them: kept by whoever must not
 /// go on before they are over.
 #[derive(Default, Debug)]
@@ -292,7 +301,8 @@ impl Cluster {
     }
 
     fn run_op<T>(&self, op: Op, f: impl AsyncFnOnce(&Op) -> Result<T>) -> Result<T> {
-        exec::block_on(self, self.within(op.deadline, f(&op)))
+        let future = pin!(f(&op));
+        exec::block_on(self, self.within(op.deadline, future))
     }
 
     /// Connects, and finds out whether a formatted cluster is there.
@@ -314,13 +324,11 @@ impl Cluster {
         // A cluster that does not answer any more must not hold up the end of the program.
         let deadline = op.deadline.map(|d| d.min(Instant::now() + Duration::from_secs(5)));
         let op = Op { deadline, ..op };
-        let _ = exec::block_on(
-            self,
-            self.within(deadline, async {
-                last(&op).await;
-                Ok(())
-            }),
-        );
+        let last = pin!(async {
+            last(&op).await;
+            Ok(())
+        });
+        let _ = exec::block_on(self, self.within(deadline, last));
         let wakers = {
             let mut core = lock(&self.core);
             let keys: Vec<usize> = core.links.iter().map(|(key, _)| key).collect();
@@ -436,7 +444,11 @@ impl Cluster {
     }
 
     /// The result of `future`, or `TimedOut` where the operation's deadline comes first.
-    pub async fn bounded<T>(&self, op: &Op, future: impl Future<Output = Result<T>>) -> Result<T> {
+    pub async fn bounded<T>(
+        &self,
+        op: &Op,
+        future: Pin<&mut impl Future<Output = Result<T>>>,
+    ) -> Result<T> {
         self.within(op.deadline, future).await
     }
 
@@ -444,9 +456,8 @@ impl Cluster {
     async fn within<T>(
         &self,
         deadline: Option<Instant>,
-        future: impl Future<Output = Result<T>>,
+        mut future: Pin<&mut impl Future<Output = Result<T>>>,
     ) -> Result<T> {
-        let mut future = pin!(future);
         let Some(deadline) = deadline else { return future.await };
         let mut timer = Timer { cluster: self, at: deadline, id: None };
         poll_fn(|cx| match future.as_mut().poll(cx) {

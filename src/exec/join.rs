@@ -124,7 +124,12 @@ mod tests {
     }
 
     impl Pieces {
-        async fn piece(&self, n: usize, polls: usize, result: Result<(), usize>) -> Result<(), usize> {
+        async fn piece(
+            &self,
+            n: usize,
+            polls: usize,
+            result: Result<(), usize>,
+        ) -> Result<(), usize> {
             self.started.borrow_mut().push(n);
             self.running.set(self.running.get() + 1);
             self.most.set(self.most.get().max(self.running.get()));
@@ -183,7 +188,10 @@ mod tests {
     #[test]
     fn the_error_of_an_only_piece_and_of_a_last_piece_are_returned() {
         let pieces = Pieces::default();
-        assert_eq!(run(try_for_each_concurrent([pieces.piece(0, 2, Err(0))].into_iter())).1, Err(0));
+        assert_eq!(
+            run(try_for_each_concurrent([pieces.piece(0, 2, Err(0))].into_iter())).1,
+            Err(0)
+        );
         let futures = (0..100).map(|n| pieces.piece(n, 2, if n == 99 { Err(n) } else { Ok(()) }));
         assert_eq!(run(try_for_each_concurrent(futures)).1, Err(99));
     }
@@ -204,7 +212,8 @@ mod tests {
     fn join_gives_both_results_and_polls_neither_after_its_end() {
         for (a, b) in [(1, 1), (1, 4), (4, 1), (3, 3)] {
             let pieces = Pieces::default();
-            let (polls, results) = run(join(pieces.piece(0, a, Ok(())), pieces.piece(1, b, Err(7))));
+            let (polls, results) =
+                run(join(pieces.piece(0, a, Ok(())), pieces.piece(1, b, Err(7))));
             assert_eq!((polls, results), (a.max(b), (Ok(()), Err(7))));
         }
     }

@@ -19,7 +19,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -126,6 +126,8 @@ struct ParkState {
     woken: bool,
     /// The lead may be free.
     nudged: bool,
+    /// The thread waits for one of them: to notify a thread that does not is a system call.
+    waiting: bool,
     /// Set while the thread waits in a poll that this interrupts.
     polling: Option<Arc<WakeFd>>,
 }
@@ -136,16 +138,24 @@ impl Parker {
     }
 
     fn nudge(&self) {
-        lock(&self.state).nudged = true;
-        self.changed.notify_one();
+        let waiting = {
+            let mut state = lock(&self.state);
+            state.nudged = true;
+            state.waiting
+        };
+        if waiting {
+            self.changed.notify_one();
+        }
     }
 
     /// Waits to be woken or nudged.
     fn wait(&self) {
         let mut state = lock(&self.state);
+        state.waiting = true;
         while !state.woken && !state.nudged {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        state.waiting = false;
         state.nudged = false;
     }
 
@@ -173,21 +183,22 @@ impl Wake for Parker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        let polling = {
+        let (waiting, polling) = {
             let mut state = lock(&self.state);
             state.woken = true;
-            state.polling.clone()
+            (state.waiting, state.polling.clone())
         };
-        match polling {
-            Some(fd) => fd.set(),
-            None => self.changed.notify_one(),
+        if waiting {
+            self.changed.notify_one();
+        }
+        if let Some(fd) = polling {
+            fd.set();
         }
     }
 }
 
 /// The output of `future`; None where it panics.
-pub async fn catch_panic<F: Future>(future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
+pub async fn catch_panic<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
     poll_fn(|cx| {
         let poll = AssertUnwindSafe(|| future.as_mut().poll(cx));
         match catch_unwind(poll) {

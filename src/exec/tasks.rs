@@ -73,17 +73,17 @@ impl Signal {
 }
 
 impl Tasks {
-    /// Starts a request: polls it once, in this thread. `future` gives its completion, or None
+    /// Starts a request: polls it once, in this thread. The future that `future` makes gives its completion, or None
     /// where nobody is to be told.
-    pub fn spawn(
-        self: &Arc<Self>,
-        future: impl Future<Output = Option<Completion>> + Send + 'static,
-    ) {
+    pub fn spawn<F>(self: &Arc<Self>, future: impl FnOnce() -> F + Send + 'static)
+    where
+        F: Future<Output = Option<Completion>> + Send + 'static,
+    {
         lock(&self.running).live += 1;
         let tasks = self.clone();
         let whole = async move {
             let _ended = Ended(&tasks);
-            if let Some(completion) = future.await {
+            if let Some(completion) = future().await {
                 tasks.finish(completion);
             }
         };
@@ -276,7 +276,7 @@ mod tests {
         let count = Arc::new(AtomicUsize::new(0));
         for _ in 0..3 {
             let count = count.clone();
-            tasks.spawn(async move {
+            tasks.spawn(move || async move {
                 let completion: Completion = Box::new(move || {
                     count.fetch_add(1, Ordering::Relaxed);
                 });

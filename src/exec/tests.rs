@@ -1,7 +1,5 @@
 //! [`block_on`] with several threads: who leads, who follows, and that nobody is forgotten.
 
-#![allow(unsafe_code)]
-
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::os::fd::AsFd;
@@ -289,48 +287,6 @@ fn the_lead_goes_to_a_follower_when_the_leaders_own_future_is_ready() {
     });
     run_all(threads.collect());
     assert_eq!(lock(&leaders).len(), 3, "everybody led, and so everybody got the lead");
-}
-
-#[test]
-fn whoever_is_offered_the_lead_and_needs_it_no_more_passes_it_on() {
-    let done = Arc::new(Done::default());
-    let turns = Arc::new(AtomicUsize::new(0));
-    let ids = Arc::new(Mutex::new(Vec::new()));
-    let reactor = {
-        let (done, turns, ids) = (done.clone(), turns.clone(), ids.clone());
-        Scripted::new(move |lead: &Lead, _: &Parker, _| {
-            let me = thread::current().id();
-            if turns.fetch_add(1, Ordering::Relaxed) > 0 {
-                done.tell(&[me]);
-                return;
-            }
-            while followers(lead) < 2 {
-                thread::yield_now();
-            }
-            // The first in line is done together with the leader, before the lead is offered.
-            let first = lock(&lead.0).followers[0].clone();
-            let others: Vec<ThreadId> =
-                lock(&ids).iter().copied().filter(|id| *id != me).collect();
-            let ready = others.into_iter().find(|id| {
-                done.tell(&[]);
-                lock(&first.state).woken = false;
-                *id != me
-            });
-            done.tell(&[me]);
-            done.tell(ready.as_slice());
-        })
-    };
-    let threads = (0..3).map(|_| {
-        let (reactor, done, ids) = (reactor.clone(), done.clone(), ids.clone());
-        let body = move || {
-            lock(&ids).push(thread::current().id());
-            block_on(&*reactor, done.wait());
-        };
-        Box::new(body) as Box<dyn FnOnce() + Send>
-    });
-    run_all(threads.collect());
-    let state = lock(&reactor.lead.0);
-    assert!(!state.led && state.users == 0 && state.followers.is_empty());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::ffi::{c_int, c_void};
 use std::future::Future;
+use std::pin::pin;
 
 use libc::iovec;
 
@@ -46,7 +47,7 @@ fn submit<F>(
     handle: VdiHandle,
     data: usize,
     notice: Notice,
-    work: impl FnOnce(VdiHandle, Op) -> F,
+    work: impl FnOnce(VdiHandle, Op) -> F + Send + 'static,
 ) -> Result<()>
 where
     F: Future<Output = Result<()>> + Send + 'static,
@@ -54,7 +55,7 @@ where
     let client = handle.client.clone();
     let share = client.cluster.budget.take(data).ok_or(Error::NoMem("the buffer limit"))?;
     client.cluster.spawn(
-        |op| work(handle, op),
+        move |op| work(handle, op),
         move |result| {
             let result = result.map_or_else(|error| error.code(), |()| 0);
             let completion: Completion = Box::new(move || {
@@ -70,7 +71,7 @@ where
 fn read(handle: VdiHandle, buf: RecvBuf, offset: u64, notice: Notice) -> Result<()> {
     submit(handle, buf.len(), notice, move |handle, op| async move {
         let cluster = &handle.client.cluster;
-        cluster.bounded(&op, handle.vdi.read(cluster, &op, buf, offset)).await
+        cluster.bounded(&op, pin!(handle.vdi.read(cluster, &op, buf, offset))).await
     })
 }
 
@@ -87,11 +88,11 @@ fn write(handle: VdiHandle, buf: SendBuf, offset: u64, flag: c_int, notice: Noti
     let buf = if flag & SD_WRITE_NOCOPY != 0 { buf } else { buf.to_owned() };
     submit(handle, len, notice, move |handle, op| async move {
         let cluster = &handle.client.cluster;
-        let work = async {
+        let work = pin!(async {
             handle.vdi.write(cluster, &op, buf, offset).await?;
             let fua = flag & SD_WRITE_FUA != 0;
             if fua { handle.vdi.flush(cluster, &op).await } else { Ok(()) }
-        };
+        });
         cluster.bounded(&op, work).await
     })
 }
@@ -206,7 +207,7 @@ pub unsafe extern "C" fn sd_vdi_aflush(
         let notice = Notice::new(sd, r#fn, opaque)?;
         submit(handle, 0, notice, move |handle, op| async move {
             let cluster = &handle.client.cluster;
-            cluster.bounded(&op, handle.vdi.flush(cluster, &op)).await
+            cluster.bounded(&op, pin!(handle.vdi.flush(cluster, &op))).await
         })
     })
 }
@@ -231,10 +232,10 @@ pub unsafe extern "C" fn sd_vdi_adiscard(
 fn discard(handle: VdiHandle, offset: u64, len: usize, fua: bool, notice: Notice) -> Result<()> {
     submit(handle, 0, notice, move |handle, op| async move {
         let cluster = &handle.client.cluster;
-        let work = async {
+        let work = pin!(async {
             handle.vdi.discard(cluster, &op, offset, len as u64).await?;
             if fua { handle.vdi.flush(cluster, &op).await } else { Ok(()) }
-        };
+        });
         cluster.bounded(&op, work).await
     })
 }

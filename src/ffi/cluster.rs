@@ -56,7 +56,7 @@ fn start_connect(gateways: Vec<Endpoint>) -> Result<sd_t> {
     let client = Arc::new(Client::new(Cluster::new(gateways)?));
     let connecting = client.clone();
     client.cluster.spawn(
-        |op| async move { connecting.cluster.connect(&op).await },
+        move |op| async move { connecting.cluster.connect(&op).await },
         // The first call tells what went wrong.
         |_| None,
     )?;

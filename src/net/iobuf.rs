@@ -52,11 +52,11 @@ pub struct RecvBuf {
 }
 
 /// The part `[start, start + len)` of a row of spans, as (span number, range within it).
-fn parts<'a, P>(
-    spans: &'a [Span<P>],
+fn parts<P>(
+    spans: &[Span<P>],
     start: usize,
     len: usize,
-) -> impl Iterator<Item = (&'a Span<P>, Range<usize>)> {
+) -> impl Iterator<Item = (&Span<P>, Range<usize>)> {
     let (mut skip, mut left) = (start, len);
     spans.iter().filter_map(move |span| {
         let from = skip.min(span.len);

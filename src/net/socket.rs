@@ -38,6 +38,11 @@ impl fmt::Display for Endpoint {
     }
 }
 
+/// How long sent bytes may go unacknowledged before the connection counts as lost: so much less
+/// than the default time of a request that another gateway can still be asked.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED_MS: u32 = 20_000;
+
 pub struct Socket(OwnedFd);
 
 impl Socket {
@@ -73,6 +78,10 @@ impl Socket {
             sockopt::set_tcp_keepidle(&self.0, Duration::from_secs(10))?;
             sockopt::set_tcp_keepintvl(&self.0, Duration::from_secs(5))?;
             sockopt::set_tcp_keepcnt(&self.0, 4)?;
+            // Keepalive does not probe while sent bytes are unacknowledged: that has a limit of
+            // its own, of a quarter of an hour unless it is set.
+            #[cfg(target_os = "linux")]
+            sockopt::set_tcp_user_timeout(&self.0, UNACKNOWLEDGED_MS)?;
         }
         sockopt::set_socket_timeout(&self.0, Timeout::Recv, Some(tick))?;
         rustix::io::ioctl_fionbio(&self.0, false)?;
@@ -230,9 +239,10 @@ pub fn poll_fds(fds: &mut [PollFd<'_>], timeout: Duration) -> io::Result<()> {
     }
 }
 
-/// Whether an I/O error only means "nothing now".
+/// Whether an I/O error only means "nothing now". A time limit of a receive gives WouldBlock;
+/// TimedOut is a connection that the kernel has given up.
 pub fn is_retry(e: &io::Error) -> bool {
-    matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::TimedOut)
+    matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
 /// What a poll should report for a socket.
@@ -241,4 +251,55 @@ pub fn interest(read: bool, write: bool) -> PollFlags {
     flags.set(PollFlags::IN, read);
     flags.set(PollFlags::OUT, write);
     flags
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// A connected socket and its peer.
+    fn connected() -> (Socket, std::net::TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = Endpoint::Tcp(listener.local_addr().unwrap());
+        let socket = Socket::start_connect(&endpoint).unwrap();
+        let (peer, _) = listener.accept().unwrap();
+        let mut fds = [PollFd::new(&socket, PollFlags::OUT)];
+        poll_fds(&mut fds, Duration::from_secs(60)).unwrap();
+        socket.finish_connect(Duration::from_millis(1)).unwrap();
+        (socket, peer)
+    }
+
+    #[test]
+    fn a_receive_with_nothing_to_receive_means_nothing_now() {
+        let (socket, _peer) = connected();
+        for blocking in [false, true] {
+            assert!(is_retry(&socket.recv(&mut [0; 8], blocking).unwrap_err()));
+        }
+    }
+
+    #[test]
+    fn a_connection_that_the_kernel_gave_up_is_not_taken_for_one_without_data() {
+        assert!(!is_retry(&Errno::TIMEDOUT.into()));
+        assert!(!is_retry(&Errno::CONNRESET.into()));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_peer_that_vanishes_is_found_out_before_a_request_runs_out_of_time() {
+        let (socket, _peer) = connected();
+        assert_eq!(sockopt::tcp_user_timeout(&socket.0).unwrap(), UNACKNOWLEDGED_MS);
+        assert!(sockopt::socket_keepalive(&socket.0).unwrap());
+    }
+
+    #[test]
+    fn sockets_are_not_passed_on_to_other_programs() {
+        let (socket, _peer) = connected();
+        let wake = WakeFd::new().unwrap();
+        for fd in [socket.as_fd(), wake.as_fd()] {
+            let flags = rustix::io::fcntl_getfd(fd).unwrap();
+            assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+        }
+    }
 }

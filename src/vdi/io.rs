@@ -42,6 +42,11 @@ pub(super) fn pieces(offset: u64, len: usize, shift: u8) -> impl Iterator<Item =
     })
 }
 
+/// The piece that a range is, where it lies in one object: the usual case, which needs no list.
+fn only_piece(offset: u64, len: usize, shift: u8) -> Option<Piece> {
+    pieces(offset, len, shift).next().filter(|piece| piece.range.end == len)
+}
+
 impl Vdi {
     /// The view for an operation on `len` bytes at `offset`, which must lie inside the VDI: as it
     /// is known, or as it has become by another client's resize.
@@ -59,7 +64,7 @@ impl Vdi {
             return Ok(view);
         }
         if self.which == Which::WORKING
-            && let Ok(header) = self.read_again(cluster, op).await
+            && let Ok(header) = Box::pin(self.read_again(cluster, op)).await
         {
             let mut state = lock(&self.state);
             if state.version == view.version {
@@ -72,11 +77,14 @@ impl Vdi {
 
     pub async fn read(&self, cluster: &Cluster, op: &Op, buf: RecvBuf, offset: u64) -> Result<()> {
         let view = self.view_of_range(cluster, op, offset, buf.len() as u64).await?;
-        try_for_each_concurrent(
-            pieces(offset, buf.len(), view.shift)
-                .map(|p| self.read_piece(cluster, op, p.index, p.offset, buf.slice(p.range))),
-        )
-        .await
+        let piece = |p: Piece| self.read_piece(cluster, op, p.index, p.offset, buf.slice(p.range));
+        match only_piece(offset, buf.len(), view.shift) {
+            Some(p) => piece(p).await,
+            None => {
+                let all = pieces(offset, buf.len(), view.shift).map(piece);
+                Box::pin(try_for_each_concurrent(all)).await
+            }
+        }
     }
 
     async fn read_piece(
@@ -105,7 +113,7 @@ impl Vdi {
                 }
                 result if answered(&result, SdResult::NO_OBJ) => {
                     let cause = Cause::Gone { index, entry };
-                    self.refresh(cluster, op, &view, cause, &mut retries).await?;
+                    Box::pin(self.refresh(cluster, op, &view, cause, &mut retries)).await?;
                 }
                 Err(error) => return Err(error),
             }
@@ -117,11 +125,14 @@ impl Vdi {
             return Err(Error::Refused(Refusal::ReadOnly));
         }
         let view = self.view_of_range(cluster, op, offset, buf.len() as u64).await?;
-        try_for_each_concurrent(
-            pieces(offset, buf.len(), view.shift)
-                .map(|p| self.write_piece(cluster, op, p.index, p.offset, buf.slice(p.range))),
-        )
-        .await
+        let piece = |p: Piece| self.write_piece(cluster, op, p.index, p.offset, buf.slice(p.range));
+        match only_piece(offset, buf.len(), view.shift) {
+            Some(p) => piece(p).await,
+            None => {
+                let all = pieces(offset, buf.len(), view.shift).map(piece);
+                Box::pin(try_for_each_concurrent(all)).await
+            }
+        }
     }
 
     pub(super) async fn write_piece(
@@ -145,7 +156,7 @@ impl Vdi {
                 Ok(Written::Gone(entry)) => Cause::Gone { index, entry },
                 Err(error) => return Err(error),
             };
-            self.refresh(cluster, op, &view, cause, &mut retries).await?;
+            Box::pin(self.refresh(cluster, op, &view, cause, &mut retries)).await?;
         }
     }
 
@@ -161,13 +172,16 @@ impl Vdi {
     ) -> Result<Written> {
         let mut hold = self.indexes.shared(index).await;
         loop {
-            self.clear_up(cluster, op, view, &mut hold).await?;
+            if hold.needs_clearing() {
+                Box::pin(self.clear_up(cluster, op, view, &mut hold)).await?;
+            }
             let entry = self.entry(cluster, op, view, index).await?;
             if entry == view.vid.get() {
                 return overwrite(cluster, op, view, &hold, offset, buf).await;
             }
             if hold.is_exclusive() {
-                return self.allocate(cluster, op, view, &mut hold, entry, offset, buf).await;
+                let allocate = self.allocate(cluster, op, view, &mut hold, entry, offset, buf);
+                return Box::pin(allocate).await;
             }
             drop(hold);
             hold = self.indexes.exclusive(index).await;
@@ -349,7 +363,8 @@ impl Vdi {
             return Ok(entry);
         }
         let page = index / PAGE;
-        let entries = inode::read_entries(cluster, op, view.vid, page * PAGE, PAGE).await?;
+        let entries =
+            Box::pin(inode::read_entries(cluster, op, view.vid, page * PAGE, PAGE)).await?;
         let entry = entries[(index % PAGE) as usize];
         let mut state = lock(&self.state);
         if state.version == view.version {

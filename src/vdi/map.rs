@@ -126,6 +126,11 @@ impl IndexLocks {
 }
 
 impl IndexHold<'_> {
+    /// Whether earlier holders left something behind.
+    pub fn needs_clearing(&self) -> bool {
+        self.doubtful || !self.inherited_ghosts.is_empty()
+    }
+
     pub fn is_exclusive(&self) -> bool {
         self.exclusive
     }
@@ -247,4 +252,315 @@ impl Drop for Intent<'_> {
 pub fn owner(entry: u32) -> Result<Option<Vid>, crate::error::Error> {
     let vid = Vid::new(entry).ok_or(crate::error::Error::Io("a map entry that is no VDI id"))?;
     Ok((!vid.is_none()).then_some(vid))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::{Pin, pin};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Wake};
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A future in the middle of an operation, which only goes on when it is woken.
+    struct Waiting<'a, T> {
+        future: Pin<Box<dyn Future<Output = T> + 'a>>,
+        count: Arc<Count>,
+    }
+
+    impl<'a, T> Waiting<'a, T> {
+        fn new(future: impl Future<Output = T> + 'a) -> Waiting<'a, T> {
+            Waiting { future: Box::pin(future), count: Arc::default() }
+        }
+
+        /// What it gives, polled now; None where it waits.
+        fn now(&mut self) -> Option<T> {
+            self.count.0.store(0, Ordering::Relaxed);
+            let waker = Waker::from(self.count.clone());
+            match self.future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(output) => Some(output),
+                Poll::Pending => None,
+            }
+        }
+
+        fn is_woken(&self) -> bool {
+            self.count.0.load(Ordering::Relaxed) > 0
+        }
+
+        /// What it gives if it is polled for being woken, and only for that.
+        fn if_woken(&mut self) -> Option<T> {
+            if self.is_woken() { self.now() } else { None }
+        }
+    }
+
+    /// What the future gives at once.
+    fn at_once<T>(future: impl Future<Output = T>) -> T {
+        match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(output) => output,
+            Poll::Pending => panic!("it waits"),
+        }
+    }
+
+    fn is_idle(locks: &IndexLocks) -> bool {
+        lock(&locks.0).is_empty()
+    }
+
+    fn names(ghosts: &[Ghost]) -> Vec<String> {
+        ghosts.iter().map(|ghost| format!("{ghost:?}")).collect()
+    }
+
+    #[test]
+    fn sharers_share_and_an_exclusive_holder_is_alone() {
+        let locks = IndexLocks::default();
+        let (a, b) = (at_once(locks.shared(1)), at_once(locks.shared(1)));
+        assert!(!a.is_exclusive() && !b.is_exclusive());
+        let mut exclusive = Waiting::new(locks.exclusive(1));
+        assert!(exclusive.now().is_none());
+        at_once(locks.exclusive(2));
+        drop(a);
+        assert!(exclusive.if_woken().is_none(), "another still shares");
+        drop(b);
+        let hold = exclusive.if_woken().unwrap();
+        assert!(hold.is_exclusive());
+        let (mut shared, mut second) =
+            (Waiting::new(locks.shared(1)), Waiting::new(locks.exclusive(1)));
+        assert!(shared.now().is_none() && second.now().is_none());
+        drop(hold);
+        let hold = shared.if_woken().unwrap();
+        assert!(second.if_woken().is_none());
+        drop(hold);
+        drop(second.if_woken().unwrap());
+        assert!(is_idle(&locks));
+    }
+
+    #[test]
+    fn what_a_holder_leaves_behind_goes_to_one_exclusive_holder() {
+        let locks = IndexLocks::default();
+        let ghosts = [Ghost::numbered(1), Ghost::numbered(2)];
+        let (mut a, mut b) = (at_once(locks.shared(7)), at_once(locks.shared(7)));
+        a.inherited_ghosts.push(ghosts[0]);
+        b.inherited_ghosts.push(ghosts[1]);
+        drop(a);
+        assert_eq!(locks.uncleared(), [7]);
+        let mut next = [Waiting::new(locks.shared(7)), Waiting::new(locks.shared(7))];
+        assert!(next[0].now().is_none(), "it must be alone with them");
+        assert!(next[1].now().is_none());
+        drop(b);
+        let mut heir = next[0].if_woken().unwrap();
+        assert!(heir.is_exclusive());
+        assert_eq!(names(&heir.inherited_ghosts), names(&ghosts));
+        assert!(next[1].if_woken().is_none() && locks.uncleared().is_empty());
+        // It clears up one and gives up before the other is over.
+        heir.inherited_ghosts.remove(0);
+        drop(heir);
+        let mut heir = next[1].if_woken().unwrap();
+        assert!(heir.is_exclusive());
+        assert_eq!(names(&heir.inherited_ghosts), names(&ghosts[1..]));
+        heir.inherited_ghosts.clear();
+        drop(heir);
+        assert!(is_idle(&locks));
+        assert!(!at_once(locks.shared(7)).is_exclusive());
+    }
+
+    #[test]
+    fn doubt_stays_until_a_holder_resolves_it() {
+        let locks = IndexLocks::default();
+        at_once(locks.exclusive(3)).doubtful = true;
+        assert_eq!(locks.uncleared(), [3]);
+        let hold = at_once(locks.shared(3));
+        assert!(hold.doubtful && hold.is_exclusive());
+        drop(hold);
+        let mut hold = at_once(locks.exclusive(3));
+        assert!(hold.doubtful);
+        hold.doubtful = false;
+        drop(hold);
+        assert!(is_idle(&locks) && locks.uncleared().is_empty());
+        assert!(!at_once(locks.shared(3)).doubtful);
+    }
+
+    #[test]
+    fn a_waiter_that_is_dropped_holds_nothing_up() {
+        let locks = IndexLocks::default();
+        let hold = at_once(locks.exclusive(1));
+        let mut gone = Waiting::new(locks.exclusive(1));
+        let mut stays = Waiting::new(locks.exclusive(1));
+        assert!(gone.now().is_none() && stays.now().is_none());
+        drop(gone);
+        drop(hold);
+        drop(stays.if_woken().unwrap());
+        assert!(is_idle(&locks));
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Acquire { index: u32, exclusive: bool },
+        Drop { which: usize, leave_ghost: bool, leave_doubt: bool },
+        GiveUp(usize),
+    }
+
+    fn steps() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            5 => (0..3u32, any::<bool>())
+                .prop_map(|(index, exclusive)| Step::Acquire { index, exclusive }),
+            4 => (0..100usize, prop::bool::weighted(0.3), prop::bool::weighted(0.2)).prop_map(
+                |(which, leave_ghost, leave_doubt)| Step::Drop { which, leave_ghost, leave_doubt }
+            ),
+            1 => (0..100usize).prop_map(Step::GiveUp),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn locks_exclude_and_lose_nothing_in_any_schedule(schedule in vec(steps(), 0..80)) {
+            let locks = IndexLocks::default();
+            let (mut held, mut waiting) = (Vec::<IndexHold<'_>>::new(), Vec::new());
+            let (mut left, mut ghosts, mut doubts) = ([0usize; 3], 0, [false; 3]);
+            for step in schedule {
+                match step {
+                    Step::Acquire { index, exclusive } => {
+                        let mut future = match exclusive {
+                            true => Waiting::new(locks.exclusive(index)),
+                            false => Waiting::new(locks.shared(index)),
+                        };
+                        match future.now() {
+                            Some(hold) => held.push(hold),
+                            None => waiting.push(future),
+                        }
+                    }
+                    Step::Drop { which, leave_ghost, leave_doubt } if !held.is_empty() => {
+                        let mut hold = held.swap_remove(which % held.len());
+                        let index = hold.index as usize;
+                        if hold.is_exclusive() {
+                            prop_assert_eq!(hold.inherited_ghosts.len(), left[index]);
+                            prop_assert_eq!(hold.doubtful, doubts[index]);
+                            hold.inherited_ghosts.clear();
+                            (left[index], doubts[index]) = (0, leave_doubt);
+                            hold.doubtful = leave_doubt;
+                        } else {
+                            prop_assert!(hold.inherited_ghosts.is_empty() && !hold.doubtful);
+                        }
+                        if leave_ghost {
+                            ghosts += 1;
+                            hold.inherited_ghosts.push(Ghost::numbered(ghosts));
+                            left[index] += 1;
+                        }
+                    }
+                    Step::GiveUp(which) if !waiting.is_empty() => {
+                        waiting.swap_remove(which % waiting.len());
+                    }
+                    _ => {}
+                }
+                // Those who were woken look again, and whoever could go on was woken.
+                let mut still = Vec::new();
+                for mut future in waiting {
+                    match future.if_woken() {
+                        Some(hold) => held.push(hold),
+                        None => still.push(future),
+                    }
+                }
+                waiting = still;
+                for future in &waiting {
+                    prop_assert!(!future.is_woken());
+                }
+                for index in 0..3 {
+                    let holds = held.iter().filter(|hold| hold.index == index);
+                    let exclusive = holds.clone().filter(|hold| hold.is_exclusive()).count();
+                    prop_assert!(exclusive == 0 || holds.count() == 1);
+                }
+                if held.is_empty() {
+                    prop_assert!(waiting.is_empty(), "somebody waits for nobody");
+                }
+            }
+            drop(held);
+            drop(waiting);
+            for index in 0..3u32 {
+                let mut hold = at_once(locks.exclusive(index));
+                prop_assert!(hold.inherited_ghosts.len() == left[index as usize]);
+                prop_assert_eq!(hold.doubtful, doubts[index as usize]);
+                hold.inherited_ghosts.clear();
+                hold.doubtful = false;
+            }
+            prop_assert!(is_idle(&locks));
+        }
+    }
+
+    #[test]
+    fn a_closing_gate_waits_for_its_writers_and_keeps_others_out() {
+        let gate = Gate::default();
+        let (a, b) = (at_once(gate.pass()), at_once(gate.pass()));
+        let mut close = Waiting::new(gate.close());
+        assert!(close.now().is_none());
+        let mut late = Waiting::new(gate.pass());
+        assert!(late.now().is_none(), "new writers would keep it open for ever");
+        drop(a);
+        assert!(close.if_woken().is_none());
+        drop(b);
+        let quiet = close.if_woken().unwrap();
+        assert!(late.if_woken().is_none());
+        let mut second = Waiting::new(gate.close());
+        assert!(second.now().is_none(), "one at a time");
+        drop(quiet);
+        let quiet = second.if_woken().unwrap();
+        assert!(late.if_woken().is_none());
+        drop(quiet);
+        drop(late.if_woken().unwrap());
+        at_once(gate.close());
+    }
+
+    #[test]
+    fn operations_on_the_gate_that_are_given_up_leave_nothing() {
+        let gate = Gate::default();
+        let writer = at_once(gate.pass());
+        let mut close = Waiting::new(gate.close());
+        let mut pass = Waiting::new(gate.pass());
+        let mut other = Waiting::new(gate.pass());
+        assert!(close.now().is_none() && pass.now().is_none() && other.now().is_none());
+        drop(other);
+        drop(close);
+        drop(pass.if_woken().unwrap());
+        drop(writer);
+        // Given up before its first poll, it has not wished for anything.
+        drop(gate.close());
+        at_once(gate.pass());
+        drop(at_once(gate.close()));
+        let state = lock(&gate.0);
+        assert!(state.writers == 0 && !state.closed && state.closing == 0);
+    }
+
+    #[test]
+    fn a_page_that_is_known_is_not_replaced_by_an_older_copy() {
+        let mut pages = Pages::default();
+        pages.set(PAGE + 1, 5);
+        assert_eq!(pages.get(PAGE + 1), None, "of an unknown page nothing is known");
+        pages.insert(1, vec![0; PAGE as usize]);
+        pages.set(PAGE + 1, 7);
+        pages.insert(1, vec![0; PAGE as usize]);
+        assert_eq!((pages.get(PAGE), pages.get(PAGE + 1)), (Some(0), Some(7)));
+        assert_eq!(pages.get(PAGE - 1), None);
+        pages.clear();
+        assert_eq!(pages.get(PAGE), None);
+    }
+
+    #[test]
+    fn a_map_entry_past_the_vdi_ids_is_refused() {
+        assert!(owner(0).unwrap().is_none());
+        assert_eq!(owner(0xff_ffff).unwrap().map(Vid::get), Some(0xff_ffff));
+        assert!(owner(0x0100_0000).is_err());
+    }
 }

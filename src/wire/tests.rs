@@ -245,6 +245,8 @@ impl Model {
         let chunk = outgoing(&self.wire);
         assert_eq!(chunk.is_empty(), self.queue.is_empty());
         assert_eq!(self.wire.has_outgoing(), !self.queue.is_empty());
+        let unsent = self.queue.iter().map(|n| self.asked[*n].bytes.len() - self.asked[*n].sent);
+        assert_eq!(self.wire.queued(), (self.queue.len(), unsent.sum()));
         let len = len.min(chunk.len());
         for byte in &chunk[..len] {
             let asked = &mut self.asked[self.queue[0]];

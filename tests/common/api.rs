@@ -39,6 +39,12 @@ impl fmt::Display for Code {
     }
 }
 
+impl fmt::Debug for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// An `sd_vdi_t`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Vdi(*mut c_void);
