@@ -14,6 +14,7 @@ mod common;
 
 use std::collections::{BTreeMap, HashSet};
 use std::env;
+use std::fmt;
 use std::io::{IoSlice, IoSliceMut};
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -29,6 +30,9 @@ const MIB: u64 = 1 << 20;
 const MAX_SIZE: u64 = 9 * MIB / 2;
 const TAGS: [&str; 3] = ["one", "two", "dreißig"];
 const KEYS: [&str; 2] = ["owner", "Schlüssel"];
+/// What clients and names are called in reports.
+const CLIENTS: [&str; 2] = ["A", "B"];
+const LETTERS: [&str; 3] = ["a", "b", "c"];
 const FUA: i32 = 1;
 /// Steps between two checks of everything.
 const CHECK_EVERY: usize = 10;
@@ -41,11 +45,18 @@ const MAX_HANDLES: usize = 2;
 
 /// What is to be done, by whom, to the VDI with which name. A step that needs an open handle, or a
 /// VDI, makes them: so every sequence makes sense, and those that shrinking leaves do too.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Step {
     client: usize,
     name: usize,
     action: Action,
+}
+
+/// On one line, also where proptest asks for more.
+impl fmt::Debug for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {:?}", CLIENTS[self.client], LETTERS[self.name], self.action)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -310,16 +321,16 @@ fn fail<T>(what: impl Into<String>) -> Check<T> {
     Err(TestCaseError::fail(what.into()))
 }
 
-/// The first difference of two buffers.
+/// Compares two buffers, and tells where they begin to differ.
 fn same(what: &str, got: &[u8], want: &[u8], at: u64) -> Check {
-    match got.iter().zip(want).position(|(got, want)| got != want) {
-        None => Ok(()),
-        Some(first) => {
-            let count = got.iter().zip(want).filter(|(got, want)| got != want).count();
-            let (got, want, at) = (got[first], want[first], at + first as u64);
-            fail(format!("{what}: byte {at} is {got:#x}, not {want:#x}; {count} bytes differ"))
-        }
+    if got == want {
+        return Ok(());
     }
+    let differ = |i: &usize| got[*i] != want[*i];
+    let (first, count) = ((0..want.len()).find(differ), (0..want.len()).filter(differ).count());
+    let first = first.unwrap_or(0);
+    let (got, want, at) = (got[first], want[first], at + first as u64);
+    fail(format!("{what}: byte {at} is {got:#x}, not {want:#x}; {count} bytes differ"))
 }
 
 fn equal<T: PartialEq + std::fmt::Debug>(what: &str, got: T, want: T) -> Check {
@@ -380,9 +391,8 @@ impl Game<'_> {
 
     /// Notes a call and compares its result. Some: it has succeeded, as it should.
     fn call<T>(&mut self, c: usize, what: String, want: Option<Code>, got: Sd_<T>) -> Check<Option<T>> {
-        let client = ["A", "B"][c];
         let result = got.as_ref().map_or_else(Code::to_string, |_| "ok".to_owned());
-        self.log.push(format!("{client}: {what} -> {result}"));
+        self.log.push(format!("{}: {what} -> {result}", CLIENTS[c]));
         match (got, want) {
             (Ok(value), None) => Ok(Some(value)),
             (Err(code), Some(want)) if code == want => Ok(None),
@@ -1012,9 +1022,6 @@ impl Game<'_> {
     }
 }
 
-/// What the names are called in reports.
-const LETTERS: [&str; 3] = ["a", "b", "c"];
-
 fn which(snapshot: &Inode, by_tag: bool) -> Which<'static> {
     if by_tag { Which::Tag(snapshot.tag) } else { Which::Id(snapshot.snap_id) }
 }
@@ -1049,7 +1056,7 @@ fn play_case(server: &Server, default_size: u64, seed: u64) -> u64 {
     let config = Config {
         cases: 1,
         failure_persistence: None,
-        max_shrink_iters: u32::MAX,
+        max_shrink_iters: u32::MAX - 1,
         max_shrink_time: number("SD_SHRINK_SECONDS").unwrap_or(120) as u32 * 1000,
         ..Config::default()
     };
@@ -1070,7 +1077,7 @@ fn play_case(server: &Server, default_size: u64, seed: u64) -> u64 {
     match result {
         Ok(()) => done.get(),
         Err(TestError::Fail(reason, steps)) => {
-            panic!("SD_SEED={seed} fails; at the least:\n{reason}\nwhich comes of {steps:#?}")
+            panic!("SD_SEED={seed} fails; its shortest form:\n{reason}\nfrom the steps {steps:#?}")
         }
         Err(error) => panic!("SD_SEED={seed}: {error}"),
     }

@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use log::LevelFilter;
 use sheepdog_proto::admin::{
     CLUSTER_INFO_LEN, ClusterInfo, EpochLog, MD_DISKS, MD_INFO_LEN, MdInfo, NodeId, RecoveryState,
-    RecoveryThrottling, STORE_LIST_LEN, SdNode, SdStat, VdiState, lock_state, participant_state,
-    status,
+    RecoveryThrottling, SdNode, SdStat, VdiState, lock_state, participant_state, status,
 };
 use sheepdog_proto::header::{ClusterDefaultReply, HashReply, NodeReply};
 use sheepdog_proto::oid::OidKind;
@@ -176,10 +175,7 @@ impl Cluster {
     }
 
     pub fn get_store_list(&self, out: &mut Out) -> Result<Answer, SdResult> {
-        let mut list = [0; STORE_LIST_LEN];
-        let names = b"tree plain ";
-        list[..names.len()].copy_from_slice(names);
-        out.push(&list)?;
+        out.push(b"tree plain \0")?;
         Ok(Answer::OK)
     }
 
@@ -190,7 +186,7 @@ impl Cluster {
         out: &mut Out,
     ) -> Result<Answer, SdResult> {
         if request.obj().tgt_epoch.get() != EPOCH {
-            return Err(SdResult::NO_OBJ);
+            return Err(SdResult::NO_TAG);
         }
         let time = read(&self.config).ctime >> 32;
         out.push(self.node(peer).as_bytes())?;
@@ -345,26 +341,22 @@ impl Cluster {
     }
 
     pub fn get_loglevel(&self, out: &mut Out) -> Result<Answer, SdResult> {
-        let level: i32 = match log::max_level() {
-            LevelFilter::Off => 0,
-            LevelFilter::Error => 3,
-            LevelFilter::Warn => 4,
-            LevelFilter::Info => 6,
-            LevelFilter::Debug | LevelFilter::Trace => 7,
-        };
-        out.push(&level.to_le_bytes())?;
+        out.push(&self.log_level.load(Ordering::Relaxed).to_le_bytes())?;
         Ok(Answer::OK)
     }
 
+    /// The level is one of syslog, of which there are more than we have.
     pub fn set_loglevel(&self, payload: &[u8]) -> Result<Answer, SdResult> {
         let level = payload.try_into().map(i32::from_le_bytes);
-        log::set_max_level(match level.map_err(|_| SdResult::INVALID_PARMS)? {
+        let level = level.map_err(|_| SdResult::INVALID_PARMS)?;
+        log::set_max_level(match level {
             0..=3 => LevelFilter::Error,
             4 | 5 => LevelFilter::Warn,
             6 => LevelFilter::Info,
             7 => LevelFilter::Debug,
             _ => return Err(SdResult::INVALID_PARMS),
         });
+        self.log_level.store(level, Ordering::Relaxed);
         Ok(Answer::OK)
     }
 

@@ -4,8 +4,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use sheepdog_proto::admin::RecoveryThrottling;
@@ -38,6 +39,8 @@ pub struct Cluster {
     pub format: RwLock<()>,
     pub throttling: Mutex<RecoveryThrottling>,
     pub stat: Stat,
+    /// As SET_LOGLEVEL last said it: a level of syslog.
+    pub log_level: AtomicI32,
     /// Present with `--mimic-1.0`.
     pub mimic: Option<Mimic>,
     /// Bytes of the largest object that any VDI has had.
@@ -137,17 +140,22 @@ impl Cluster {
     pub fn open(dir: &Path, sync: bool, mimic: bool, open_files: usize) -> io::Result<Cluster> {
         let config = Config::load(dir)?;
         let fresh = config.is_none();
+        if fresh {
+            check_unused(dir)?;
+        }
         let mut config = config.unwrap_or_else(|| Config { mimic, ..Config::default() });
         if config.mimic != mimic {
             // Each would take the other's objects for unreferenced.
             let usual = if config.mimic { "only with" } else { "without" };
             return Err(io::Error::other(format!("it was made {usual} --mimic-1.0")));
         }
+        if fresh {
+            // Before anything else, so that the directory is known as ours from now on.
+            config.save(dir)?;
+        }
         let store = Arc::new(Store::open(dir, sync, open_files)?);
         if config.wiping {
             store.wipe()?;
-        }
-        if fresh || config.wiping {
             config.wiping = false;
             config.save(dir)?;
         }
@@ -161,6 +169,7 @@ impl Cluster {
             format: RwLock::default(),
             throttling: Mutex::default(),
             stat: Stat::default(),
+            log_level: AtomicI32::new(6),
             mimic: mimic.then(|| Mimic::start(store.clone())).transpose()?,
             largest: AtomicU64::new(0),
         };
@@ -327,6 +336,21 @@ impl Cluster {
     pub fn vdi(&self, vid: Vid) -> Option<Arc<Vdi>> {
         read(&self.vdis).get(&vid).cloned()
     }
+}
+
+/// Refuses a directory that somebody else uses: starting there would remove files of theirs.
+fn check_unused(dir: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let harmless = name == "lock" || name == "lost+found" || name == Config::TEMP;
+        if !harmless && !entry.file_type()?.is_socket() {
+            let name = name.to_string_lossy();
+            let text = format!("it is not empty ({name}), and not a store of lamb's");
+            return Err(io::Error::other(text));
+        }
+    }
+    Ok(())
 }
 
 /// The map entries in a piece of a map.

@@ -9,7 +9,6 @@ use sheepdog_proto::op::cluster_flag;
 use sheepdog_proto::{DEFAULT_BLOCK_SIZE_SHIFT, time_from_unix};
 
 const FILE: &str = "cluster";
-const TEMP: &str = "cluster.new";
 
 /// Cluster flags that make sense here: one node, whose disks are nobody's business, and VDI ids
 /// that come from hashing (6.3).
@@ -62,6 +61,9 @@ impl Config {
         self.flags = flags & KNOWN_FLAGS | cluster_flag::AUTO_VNODES;
     }
 
+    /// The name under which a configuration is written.
+    pub const TEMP: &str = "cluster.new";
+
     /// The configuration in `dir`, or None where there is none yet.
     pub fn load(dir: &Path) -> io::Result<Option<Config>> {
         let text = match fs::read_to_string(dir.join(FILE)) {
@@ -109,10 +111,10 @@ impl Config {
             u8::from(self.mimic),
             u8::from(self.wiping),
         );
-        let mut file = File::create(dir.join(TEMP))?;
+        let mut file = File::create(dir.join(Config::TEMP))?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        fs::rename(dir.join(TEMP), dir.join(FILE))?;
+        fs::rename(dir.join(Config::TEMP), dir.join(FILE))?;
         File::open(dir)?.sync_all()
     }
 }

@@ -221,14 +221,12 @@ impl Cluster {
             // Nothing to do: no object cache, one node, nothing to recover or to weigh.
             op::DELETE_CACHE
             | op::FLUSH_DEL_CACHE
-            | op::FLUSH_NODES
-            | op::FLUSH_PEER
             | op::REWEIGHT
-            | op::FORCE_RECOVER
             | op::CLEANUP
             | op::INODE_COHERENCE
             | op::SHUTDOWN
             | op::KILL_NODE => Ok(Answer::OK),
+            op::FORCE_RECOVER => Err(SdResult::FORCE_RECOVER),
             op::NOTIFY_VDI_DEL | op::DECREF_OBJ | op::REPAIR_REPLICA => Err(SdResult::NO_SUPPORT),
             _ => Err(SdResult::INVALID_PARMS),
         }

@@ -133,11 +133,7 @@ impl Server {
             }
         }
         let dir = &options.dir;
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .with_context(|| format!("cannot create {}", dir.display()))?;
+        make_dir(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let lock = lock_dir(dir)?;
         let open_files = raise_open_files();
         let cluster = Cluster::open(dir, options.sync, options.mimic, open_files)
@@ -151,12 +147,15 @@ impl Server {
         for &address in &options.listen {
             let listener = TcpListener::bind(address)
                 .with_context(|| format!("cannot listen on {address}"))?;
+            // A client may be gone between the event and the accept, which must not wait then.
+            listener.set_nonblocking(true)?;
             addresses.push(Address::Tcp(listener.local_addr()?));
             listeners.push(Listener::Tcp(listener));
         }
         let socket = options.unix.clone().unwrap_or_else(|| dir.join("sock"));
         let listener =
             bind_unix(&socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
+        listener.set_nonblocking(true)?;
         addresses.push(Address::Unix(socket.clone()));
         listeners.push(Listener::Unix(listener));
 
@@ -326,7 +325,10 @@ impl Listener {
                 Err(err) => gone(err),
             },
             Listener::Unix(listener) => match listener.accept() {
-                Ok((stream, _)) => Ok(Some((stream.into(), node))),
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(false)?;
+                    Ok(Some((stream.into(), node)))
+                }
                 Err(err) => gone(err),
             },
         }
@@ -335,6 +337,7 @@ impl Listener {
 
 /// Prepares a connection; a client that is gone already will be noticed when it is served.
 fn tune(stream: &TcpStream) -> io::Result<SocketAddr> {
+    stream.set_nonblocking(false)?;
     stream.set_nodelay(true)?;
     sockopt::set_socket_keepalive(stream, true)?;
     let address = stream.local_addr()?;
@@ -355,6 +358,17 @@ fn node_address(addresses: &[Address]) -> SocketAddr {
         Some(address) => address,
         None => SocketAddr::new(localhost, sheepdog_proto::DEFAULT_PORT),
     }
+}
+
+/// Makes the directory exist, for its owner alone, and for good.
+fn make_dir(dir: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.exists()).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    for dir in missing {
+        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// Makes sure that no other server uses the directory, as long as the file is open.

@@ -9,7 +9,7 @@ use sheepdog_proto::admin::{
 use sheepdog_proto::header::{ClusterArm, VdiStateArm};
 use sheepdog_proto::op::{self, FLAG_PIGGYBACK, FLAG_WRITE, cluster_flag};
 use sheepdog_proto::zerocopy::FromBytes;
-use sheepdog_proto::{Request, SdResult, field_text};
+use sheepdog_proto::{Oid, Request, SdResult, field_text};
 
 const OK: SdResult = SdResult::SUCCESS;
 const BAD: SdResult = SdResult::INVALID_PARMS;
@@ -226,7 +226,7 @@ fn the_node_tells_about_itself() {
     assert_eq!(md[md.len() - 8..], 1u64.to_le_bytes());
     assert_eq!(field_text(&md[24..4120]), lamb.options.dir.to_str().unwrap().as_bytes());
     assert_eq!(c.result(plain(op::MD_INFO, 4120), &[]), BAD);
-    assert!(get(&mut c, plain(op::GET_STORE_LIST, 512)).starts_with(b"tree plain \0"));
+    assert_eq!(get(&mut c, plain(op::GET_STORE_LIST, 512)), b"tree plain \0");
     assert_eq!(get(&mut c, plain(op::STAT_RECOVERY, 24)), [0; 24]);
     assert_eq!(get(&mut c, plain(op::GET_VNODES, 4)), 128u32.to_le_bytes());
     let mut throttling = [0; 24];
@@ -235,6 +235,28 @@ fn the_node_tells_about_itself() {
     assert_eq!(get(&mut c, plain(op::GET_RECOVERY, 24)), throttling);
     let set_vnodes = Request::new(op::SET_VNODES, FLAG_WRITE, [0; 32]);
     assert_eq!(c.result(set_vnodes, &[1, 0, 0, 0]), SdResult::INVALID_VNODES_STRATEGY);
+}
+
+#[test]
+fn the_log_level_is_what_was_set() {
+    let lamb = Lamb::start();
+    let mut c = lamb.client();
+    for level in [3i32, 5, 6] {
+        assert_eq!(c.result(plain(op::SET_LOGLEVEL, 0), &level.to_le_bytes()), OK);
+        assert_eq!(get(&mut c, plain(op::GET_LOGLEVEL, 4)), level.to_le_bytes());
+    }
+    assert_eq!(c.result(plain(op::SET_LOGLEVEL, 0), &9i32.to_le_bytes()), BAD);
+}
+
+#[test]
+fn the_only_epoch_can_be_asked_for() {
+    let lamb = Lamb::start();
+    let mut c = lamb.client();
+    let at = |epoch| admin::of_object(op::GET_EPOCH, Oid(0), epoch).with_length(500);
+    let data = get(&mut c, at(1));
+    assert_eq!(data.len(), 88);
+    assert_eq!(admin::nodes(&data).next().unwrap().nid.address(), lamb.address());
+    assert_eq!(c.result(at(2), &[]), SdResult::NO_TAG);
 }
 
 #[test]

@@ -96,6 +96,16 @@ fn it_leaves_other_peoples_files_alone() {
 }
 
 #[test]
+fn it_does_not_take_over_a_directory_of_others() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("temp")).unwrap();
+    std::fs::write(dir.path().join("temp/thesis"), "years").unwrap();
+    let text = refusal(Program::command(dir.path(), &[]));
+    assert!(text.contains("not empty (temp)"), "{text}");
+    assert!(dir.path().join("temp/thesis").exists());
+}
+
+#[test]
 fn what_cannot_work_is_said() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");

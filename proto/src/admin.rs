@@ -14,8 +14,6 @@ use crate::{Oid, Request, op};
 
 /// Nodes that a node list has room for (2.5).
 pub const MAX_NODES: usize = 6144;
-/// Payload of GET_STORE_LIST: the names of the stores, each followed by a blank, then NUL (4.15).
-pub const STORE_LIST_LEN: usize = 512;
 /// Slots for the participants of a shared lock in a [`VdiState`] (3.11).
 pub const MAX_PARTICIPANTS: usize = 31;
 /// Disks that an answer to MD_INFO has room for (3.11).

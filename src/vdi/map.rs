@@ -353,6 +353,7 @@ mod tests {
         let ghosts = [Ghost::numbered(1), Ghost::numbered(2)];
         let (mut a, mut b) = (at_once(locks.shared(7)), at_once(locks.shared(7)));
         a.inherited_ghosts.push(ghosts[0]);
+        a.doubtful = true;
         b.inherited_ghosts.push(ghosts[1]);
         drop(a);
         assert_eq!(locks.uncleared(), [7]);
@@ -361,8 +362,9 @@ mod tests {
         assert!(next[1].now().is_none());
         drop(b);
         let mut heir = next[0].if_woken().unwrap();
-        assert!(heir.is_exclusive());
+        assert!(heir.is_exclusive() && heir.doubtful);
         assert_eq!(names(&heir.inherited_ghosts), names(&ghosts));
+        heir.doubtful = false;
         assert!(next[1].if_woken().is_none() && locks.uncleared().is_empty());
         // It clears up one and gives up before the other is over.
         heir.inherited_ghosts.remove(0);

@@ -261,8 +261,12 @@ impl Client {
         let (response, bitmap) =
             self.call(Request::new(opcode, 0, [0; 32]).with_length(VDI_BITMAP_LEN as u32), &[]);
         assert_eq!(response.result(), SdResult::SUCCESS);
-        let set = |vid: &u32| bitmap[*vid as usize / 8] & (1 << (vid % 8)) != 0;
-        (0..8 * VDI_BITMAP_LEN as u32).filter(set).collect()
+        let bytes = (0..).zip(&bitmap).filter(|(_, byte)| **byte != 0);
+        bytes
+            .flat_map(|(i, byte)| {
+                (0..8).filter(move |bit| byte & (1 << bit) != 0).map(move |bit| 8 * i + bit)
+            })
+            .collect()
     }
 }
 
