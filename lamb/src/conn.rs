@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use rustix::io::Errno;
@@ -63,6 +63,8 @@ struct Traffic {
     /// Somebody is sending; whoever it is goes on until `answers` is empty.
     sending: bool,
     closed: bool,
+    /// Threads that wait for a change of any of this; mostly there are none to wake.
+    waiting: usize,
 }
 
 /// An answer on its way.
@@ -166,7 +168,7 @@ impl Connection {
         {
             let mut traffic = lock(&self.traffic);
             traffic.running.retain(|(other, _)| *other != id);
-            self.changed.notify_all();
+            self.wake(&traffic);
             if traffic.closed {
                 traffic.bytes -= frame.cost;
                 return;
@@ -219,7 +221,7 @@ impl Connection {
         }
         let next = traffic.answers.pop_front();
         traffic.sending = next.is_some();
-        self.changed.notify_all();
+        self.wake(&traffic);
         drop(traffic);
         if sent.buf.len() > SMALL {
             self.shared.spares.give(sent.buf);
@@ -290,16 +292,24 @@ impl Connection {
 
     fn close(&self, err: &io::Error) {
         log::debug!("connection lost: {err}");
-        lock(&self.traffic).closed = true;
-        self.changed.notify_all();
+        let mut traffic = lock(&self.traffic);
+        traffic.closed = true;
+        self.wake(&traffic);
+        drop(traffic);
         self.shut(Shutdown::Both);
     }
 
-    fn wait<'a>(
-        &self,
-        traffic: std::sync::MutexGuard<'a, Traffic>,
-    ) -> std::sync::MutexGuard<'a, Traffic> {
-        self.changed.wait(traffic).unwrap_or_else(PoisonError::into_inner)
+    fn wait<'a>(&self, mut traffic: MutexGuard<'a, Traffic>) -> MutexGuard<'a, Traffic> {
+        traffic.waiting += 1;
+        traffic = self.changed.wait(traffic).unwrap_or_else(PoisonError::into_inner);
+        traffic.waiting -= 1;
+        traffic
+    }
+
+    fn wake(&self, traffic: &Traffic) {
+        if traffic.waiting > 0 {
+            self.changed.notify_all();
+        }
     }
 }
 
@@ -341,7 +351,7 @@ impl Payload {
 struct Pace {
     /// Above 0: the client pipelines.
     eager: u8,
-    /// The last request was executed here, and others may have come meanwhile.
+    /// The last request was executed here and took its time: others may have come meanwhile.
     probe: bool,
 }
 
@@ -429,7 +439,7 @@ impl<'a> Reader<'a> {
         } else if alone || ends || cluster.is_quick(request) {
             let payload = payload.bytes(&self.input);
             wish = cluster.execute(request, payload, conn.peer, &mut self.out);
-            self.pace.probe = alone;
+            self.pace.probe = alone && cluster.may_wait(request);
         } else if !cluster.read_cached(request, &mut self.out) {
             let payload = match payload {
                 Payload::Small(len) => Buf::from(self.input.peek(len)),

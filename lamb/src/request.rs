@@ -157,6 +157,11 @@ impl Cluster {
             && request.data_length.get() as usize <= SMALL
     }
 
+    /// Whether a request usually waits for a disk: reads find their data in memory.
+    pub fn may_wait(&self, request: &Request) -> bool {
+        request.opcode != op::READ_OBJ && !self.is_quick(request)
+    }
+
     fn perform(&self, request: &Request, payload: &[u8], peer: Peer, out: &mut Out) -> Answer {
         if !version_is_known(request) {
             return SdResult::VER_MISMATCH.into();

@@ -15,7 +15,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -269,8 +269,9 @@ impl Store {
         fill: impl FnOnce(&Object) -> io::Result<()>,
     ) -> io::Result<()> {
         let path = self.path(oid).ok_or(ErrorKind::InvalidInput)?;
-        let temp = Temp::new(self)?;
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&temp.0)?;
+        let mut temp = Temp::new(self);
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create_new(true).mode(0o600).open(&temp.path)?;
         file.set_len(len)?;
         let object = Arc::new(Object { file, len, settled: AtomicBool::new(!self.sync) });
         fill(&object)?;
@@ -281,7 +282,8 @@ impl Store {
         self.make_dir(dir)?;
         {
             let mut shard = self.shard(oid);
-            fs::rename(&temp.0, &path)?;
+            fs::rename(&temp.path, &path)?;
+            temp.renamed = true;
             shard.insert(oid, object.clone(), self.open_per_shard);
         }
         if self.sync {
@@ -447,18 +449,23 @@ impl Shard {
 }
 
 /// A file that is removed unless it is renamed away.
-struct Temp(PathBuf);
+struct Temp {
+    path: PathBuf,
+    renamed: bool,
+}
 
 impl Temp {
-    fn new(store: &Store) -> io::Result<Temp> {
+    fn new(store: &Store) -> Temp {
         let n = store.next_temp.fetch_add(1, Ordering::Relaxed);
-        Ok(Temp(store.dir.join(TEMP).join(n.to_string())))
+        Temp { path: store.dir.join(TEMP).join(n.to_string()), renamed: false }
     }
 }
 
 impl Drop for Temp {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        if !self.renamed {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 

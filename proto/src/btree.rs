@@ -20,8 +20,9 @@ pub const MAX_LEAVES: usize = (NODE_LEN as usize - HEADER_LEN) / size_of::<Leaf>
 pub const MAX_CHILDREN: usize = (NODE_LEN as usize - HEADER_LEN) / size_of::<Child>();
 /// The root of a hypervolume that has no objects yet.
 pub const EMPTY_ROOT: [u8; HEADER_LEN] = [0x74, 0x62, DEPTH_LEAVES as u8, 0, 0, 0, 0, 0];
+/// Bytes of a node before its entries.
+pub const HEADER_LEN: usize = size_of::<NodeHeader>();
 
-const HEADER_LEN: usize = size_of::<NodeHeader>();
 const MAGIC: u16 = 0x6274;
 const DEPTH_LEAVES: u16 = 1;
 const DEPTH_CHILDREN: u16 = 2;
@@ -191,10 +192,24 @@ pub fn encode_children(children: &[Child]) -> Vec<u8> {
     encode(DEPTH_CHILDREN, children.len(), children.as_bytes())
 }
 
+/// The header of a node of so many leaves: over one that has more it cuts off the rest.
+pub fn leaves_header(count: usize) -> [u8; HEADER_LEN] {
+    header_bytes(DEPTH_LEAVES, count)
+}
+
+/// The header of a root that points to so many nodes.
+pub fn children_header(count: usize) -> [u8; HEADER_LEN] {
+    header_bytes(DEPTH_CHILDREN, count)
+}
+
 fn encode(depth: u16, count: usize, entries: &[u8]) -> Vec<u8> {
+    [&header_bytes(depth, count), entries].concat()
+}
+
+fn header_bytes(depth: u16, count: usize) -> [u8; HEADER_LEN] {
     let header =
         NodeHeader { magic: MAGIC.into(), depth: depth.into(), entries: (count as u32).into() };
-    [header.as_bytes(), entries].concat()
+    zerocopy::transmute!(header)
 }
 
 #[cfg(test)]
@@ -223,6 +238,7 @@ mod tests {
         assert_eq!(encoded_len(&THREE[..8]), Ok(THREE.len()));
         assert_eq!(Node::parse(&EMPTY_ROOT), Ok(Node::Leaves(&[])));
         assert_eq!(encode_leaves(&[]), EMPTY_ROOT);
+        assert_eq!(leaves_header(3), THREE[..HEADER_LEN]);
     }
 
     #[test]
@@ -261,6 +277,7 @@ mod tests {
             assert_eq!(find_child(children, idx), Some(vid(7).btree(n)), "{idx}");
         }
         assert_eq!(find_child(&[], 0), None);
+        assert_eq!(children_header(2), bytes[..HEADER_LEN]);
     }
 
     #[test]

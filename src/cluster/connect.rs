@@ -67,11 +67,12 @@ impl Cluster {
     }
 
     fn current(&self, op: &Op) -> Result<Option<LinkId>> {
-        let core = lock(&self.core);
+        let mut core = lock(&self.core);
         if core.closing && !op.closing {
             return Err(Error::Canceled);
         }
-        Ok(core.current.map(|key| LinkId { key, serial: core.links[key].serial }))
+        let current = core.current;
+        Ok(current.filter(|link| core.up(*link).is_some()))
     }
 
     /// Waits until nobody else is connecting.
@@ -107,7 +108,7 @@ impl Cluster {
             let socket = Socket::start_connect(endpoint).map_err(|e| unreachable(&e))?;
             let link = self.add_link(gateway, socket);
             let guard = LinkGuard { cluster: self, link: Some(link) };
-            self.connected(link).await.map_err(|why| unreachable(&why))?;
+            self.connected(op, link).await?.map_err(|why| unreachable(&why))?;
             self.greet(op, link).await?;
             guard.keep();
             Ok(link)
@@ -117,23 +118,37 @@ impl Cluster {
             // Nobody else to try: it has all the time of the operation.
             until = op.deadline.unwrap_or(until);
         }
-        let result = self.within(Some(until), attempt).await;
-        match &result {
+        let attempt_op = Op { deadline: Some(until), ..*op };
+        match self.within(&attempt_op, attempt).await {
             Ok(link) => {
-                let mut core = lock(&self.core);
-                core.current = Some(link.key);
-                core.was_connected = true;
-                // The list is tried from its start again once this one is gone.
-                core.next_gateway = if gateway == 0 { 1 % self.gateways.len() } else { 0 };
+                let is_up = {
+                    let mut core = lock(&self.core);
+                    core.was_connected = true;
+                    // The list is tried from its start again once this one is gone.
+                    core.next_gateway = if gateway == 0 { 1 % self.gateways.len() } else { 0 };
+                    // It may have broken right after it answered.
+                    let is_up = core.up(link).is_some();
+                    if is_up {
+                        core.current = Some(link);
+                    }
+                    is_up
+                };
+                if !is_up {
+                    return Err(Error::NotConnected(format!("{endpoint}: closed").into()));
+                }
                 log::info!("connected to gateway {endpoint}");
+                Ok(link)
             }
-            Err(e) => log::warn!("gateway {endpoint}: {e}"),
-        }
-        match result {
-            Err(Error::TimedOut) if op.deadline.is_none_or(|d| Instant::now() < d) => {
-                Err(Error::NotConnected(format!("{endpoint}: no answer in time").into()))
+            Err(error) => {
+                log::warn!("gateway {endpoint}: {error}");
+                match error {
+                    Error::TimedOut if op.deadline.is_none_or(|d| Instant::now() < d) => {
+                        let why = format!("{endpoint}: no answer in time");
+                        Err(Error::NotConnected(why.into()))
+                    }
+                    error => Err(error),
+                }
             }
-            result => result,
         }
     }
 
@@ -144,7 +159,9 @@ impl Cluster {
         let state = LinkState::Connecting(WaitList::default());
         let socket = Arc::new(socket);
         let wire = Wire::new();
-        let link = Link { serial, gateway, socket, wire, state, stuck: false, watched: None };
+        let last_received = Instant::now();
+        let (stuck, watched) = (false, None);
+        let link = Link { serial, gateway, socket, wire, state, last_received, stuck, watched };
         let key = core.links.insert(link);
         core.watch(key);
         if core.polling.is_some() {
@@ -154,13 +171,16 @@ impl Cluster {
     }
 
     /// Waits for the connect of a link to end.
-    async fn connected(&self, id: LinkId) -> Result<(), Arc<str>> {
+    async fn connected(&self, op: &Op, id: LinkId) -> Result<Result<(), Arc<str>>> {
         poll_fn(|cx| {
             let mut core = lock(&self.core);
+            if core.closing && !op.closing {
+                return Poll::Ready(Err(Error::Canceled));
+            }
             match core.get(id).map(|link| &mut link.state) {
-                None => Poll::Ready(Err("closed".into())),
-                Some(LinkState::Up) => Poll::Ready(Ok(())),
-                Some(LinkState::Down(why)) => Poll::Ready(Err(why.clone())),
+                None => Poll::Ready(Ok(Err("closed".into()))),
+                Some(LinkState::Up) => Poll::Ready(Ok(Ok(()))),
+                Some(LinkState::Down(why)) => Poll::Ready(Ok(Err(why.clone()))),
                 Some(LinkState::Connecting(waiters)) => {
                     waiters.register(cx);
                     Poll::Pending

@@ -184,6 +184,6 @@ impl Link {
         const MAX_REQUESTS: usize = 32;
         const MAX_BYTES: usize = 256 * 1024;
         let (requests, bytes) = self.wire.queued();
-        requests < MAX_REQUESTS && bytes < MAX_BYTES && self.wire.in_flight() > requests
+        requests < MAX_REQUESTS && bytes < MAX_BYTES && self.wire.awaiting() > 0
     }
 }

@@ -31,6 +31,8 @@ const DEFAULT_TIMEOUT_MS: u32 = 30_000;
 /// Waits between repetitions grow from the first to the second (5.14).
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// How long a close waits for its own requests.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 /// How long servers are given to finish what they received on a connection that broke (5.15).
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -54,7 +56,7 @@ pub struct Cluster {
 struct Core {
     links: Slab<Link>,
     /// The link that requests go out on.
-    current: Option<usize>,
+    current: Option<LinkId>,
     /// The gateway to try next.
     next_gateway: usize,
     /// Somebody is connecting; the others wait for the outcome.
@@ -83,6 +85,7 @@ struct Link {
     socket: Arc<Socket>,
     wire: Wire,
     state: LinkState,
+    last_received: Instant,
     /// The peer takes no more for now.
     stuck: bool,
     watched: Watched,
@@ -150,6 +153,7 @@ impl Ghosts {
 /// One operation of the program: what bounds the requests that it consists of.
 #[derive(Clone, Copy, Debug)]
 pub struct Op {
+    started: Instant,
     deadline: Option<Instant>,
     /// Goes on while the cluster is being closed: it is part of the close.
     closing: bool,
@@ -223,6 +227,18 @@ fn classify(result: SdResult) -> Class {
     }
 }
 
+impl Error {
+    /// Whether the same may succeed later without anybody's doing (5.14).
+    pub fn is_transient(&self) -> bool {
+        self.server_result().is_some_and(|result| classify(result) != Class::Final)
+    }
+
+    /// Whether it is open what came of a request that must not be repeated blindly.
+    pub fn is_ambiguous(&self) -> bool {
+        matches!(self, Error::Lost(_)) || self.is_transient()
+    }
+}
+
 /// Waits that grow: for repeating what a cluster cannot do just now.
 pub struct Backoff(Duration);
 
@@ -291,8 +307,9 @@ impl Cluster {
     /// An operation that starts now.
     pub fn op(&self) -> Op {
         let ms = self.timeout_ms.load(Ordering::Relaxed);
-        let deadline = (ms > 0).then(|| Instant::now() + Duration::from_millis(ms.into()));
-        Op { deadline, closing: false, first: false, lazy: false }
+        let started = Instant::now();
+        let deadline = (ms > 0).then(|| started + Duration::from_millis(ms.into()));
+        Op { started, deadline, closing: false, first: false, lazy: false }
     }
 
     /// Runs an operation to its end on this thread: its result, or that time ran out.
@@ -301,8 +318,13 @@ impl Cluster {
     }
 
     fn run_op<T>(&self, op: Op, f: impl AsyncFnOnce(&Op) -> Result<T>) -> Result<T> {
-        let future = pin!(f(&op));
-        exec::block_on(self, self.within(op.deadline, future))
+        let result = {
+            let future = pin!(f(&op));
+            exec::block_on(self, self.within(&op, future))
+        };
+        // What an operation that was given up let go of may be what others wait for.
+        self.tasks.run_woken();
+        result
     }
 
     /// Connects, and finds out whether a formatted cluster is there.
@@ -320,15 +342,14 @@ impl Cluster {
         };
         wakers.into_iter().for_each(Waker::wake);
         self.tasks.finish_all();
-        let op = Op { closing: true, first: true, ..self.op() };
         // A cluster that does not answer any more must not hold up the end of the program.
-        let deadline = op.deadline.map(|d| d.min(Instant::now() + Duration::from_secs(5)));
-        let op = Op { deadline, ..op };
-        let last = pin!(async {
-            last(&op).await;
+        let limit = Instant::now() + CLOSE_LIMIT;
+        let deadline = Some(self.op().deadline.map_or(limit, |deadline| deadline.min(limit)));
+        let op = Op { deadline, closing: true, first: true, ..self.op() };
+        let _ = self.run_op(op, async |op| {
+            last(op).await;
             Ok(())
         });
-        let _ = exec::block_on(self, self.within(deadline, last));
         let wakers = {
             let mut core = lock(&self.core);
             let keys: Vec<usize> = core.links.iter().map(|(key, _)| key).collect();
@@ -363,10 +384,13 @@ impl Cluster {
             let error = match self.exchange(op, link, &call).await {
                 Ok(reply) => {
                     let (opcode, result) = (call.request.opcode, reply.header.result());
-                    match classify(result) {
-                        Class::Final => return Ok(reply),
-                        Class::Transient => {}
-                        Class::GoingAway => self.drop_link(link, "the gateway is going away"),
+                    let class = classify(result);
+                    if class == Class::GoingAway {
+                        self.drop_link(link, "the gateway is going away");
+                    }
+                    // Refused, as far as one node knows: another may have carried it out.
+                    if class == Class::Final || !call.resend {
+                        return Ok(reply);
                     }
                     let error = Error::Server { opcode, result };
                     log::info!("{error}; trying again");
@@ -407,6 +431,10 @@ impl Cluster {
         if lazy && core.up(link).is_some_and(|link| link.may_wait()) {
             if core.dispatching == 0 {
                 core.signal();
+            }
+            // A leader sends it, too, when it looks.
+            if core.polling.is_some() {
+                self.wake.set();
             }
             return;
         }
@@ -449,22 +477,42 @@ impl Cluster {
         op: &Op,
         future: Pin<&mut impl Future<Output = Result<T>>>,
     ) -> Result<T> {
-        self.within(op.deadline, future).await
+        self.within(op, future).await
     }
 
-    /// The result of `future`, or `TimedOut` where that takes longer than the deadline.
+    /// The result of `future`, or `TimedOut` where the operation's deadline comes first. A gateway
+    /// that has said nothing at all since the operation began, though asked, is given up with it.
     async fn within<T>(
         &self,
-        deadline: Option<Instant>,
+        op: &Op,
         mut future: Pin<&mut impl Future<Output = Result<T>>>,
     ) -> Result<T> {
-        let Some(deadline) = deadline else { return future.await };
+        let Some(deadline) = op.deadline else { return future.await };
         let mut timer = Timer { cluster: self, at: deadline, id: None };
-        poll_fn(|cx| match future.as_mut().poll(cx) {
-            Poll::Ready(result) => Poll::Ready(result),
-            Poll::Pending => timer.poll(cx).map(|()| Err(Error::TimedOut)),
+        let result = poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(result) => Poll::Ready(Some(result)),
+            Poll::Pending => timer.poll(cx).map(|()| None),
         })
-        .await
+        .await;
+        result.unwrap_or_else(|| {
+            self.drop_silent_link(op);
+            Err(Error::TimedOut)
+        })
+    }
+
+    fn drop_silent_link(&self, op: &Op) {
+        let silent = {
+            let mut core = lock(&self.core);
+            let current = core.current;
+            current.filter(|link| {
+                core.up(*link).is_some_and(|link| {
+                    link.wire.awaiting() > 0 && link.last_received < op.started
+                })
+            })
+        };
+        if let Some(link) = silent {
+            self.drop_link(link, "no answer in time");
+        }
     }
 
     pub async fn sleep_until(&self, op: &Op, at: Instant) -> Result<()> {
@@ -541,7 +589,7 @@ impl Core {
             link.wire.add_woken(waiters.take());
         }
         self.watch(key);
-        if self.current == Some(key) {
+        if self.current.is_some_and(|current| current.key == key) {
             self.current = None;
         }
     }

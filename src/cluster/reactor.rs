@@ -89,6 +89,7 @@ impl Cluster {
         let mut core = lock(&self.core);
         let now = Instant::now();
         core.timers.take_due(now, &mut inbox.woken);
+        core.timer_fired(now);
         core.flush_all(inbox);
         if !inbox.woken.is_empty() {
             return Plan::None;
@@ -126,9 +127,9 @@ impl Cluster {
         let mut fds = vec![PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN)];
         fds.extend(links.iter().map(|(_, socket, interest)| PollFd::new(&**socket, *interest)));
         if let Err(e) = poll_fds(&mut fds, timeout) {
-            // Out of memory, at worst: the sockets tell for themselves whether they are ready.
+            // Out of memory, at worst: a receive tells for itself whether there is something.
             log::error!("poll: {e}");
-            return vec![PollFlags::IN; links.len()];
+            return links.iter().map(|(_, _, interest)| *interest & PollFlags::IN).collect();
         }
         if !fds[0].revents().is_empty() {
             self.wake.clear();
@@ -231,6 +232,9 @@ impl Cluster {
     fn received(&self, id: LinkId, received: io::Result<usize>, inbox: &mut Inbox) {
         let mut core = lock(&self.core);
         let Some(link) = core.up(id) else { return };
+        if received.is_ok() {
+            link.last_received = Instant::now();
+        }
         let fed = match received {
             Ok(0) => Err(closed()),
             Ok(n) => link.wire.feed(&inbox.bytes[..n]).map_err(End::Corrupt),

@@ -3,10 +3,12 @@
 use std::mem::size_of;
 
 use sheepdog_proto::header::{ObjArm, VdiArm};
-use sheepdog_proto::inode::{InodeHeader, STORE_ARRAY, map_entry_offset, max_size, object_count};
+use sheepdog_proto::inode::{
+    InodeHeader, STORE_ARRAY, STORE_BTREE, map_entry_offset, max_size, object_count,
+};
 use sheepdog_proto::zerocopy::FromBytes;
 use sheepdog_proto::{
-    NAME_LEN, Oid, Request, SdResult, VDI_BITMAP_LEN, Vid, field_text, name_field, op,
+    DEFAULT_BLOCK_SIZE_SHIFT, NAME_LEN, Oid, Request, SdResult, VDI_BITMAP_LEN, Vid, field_text, name_field, op,
 };
 
 use crate::cluster::{Call, Cluster, Ghosts, Op};
@@ -262,7 +264,13 @@ pub fn check(header: &InodeHeader, vid: Vid, name: &Name, which: &Which) -> Resu
     if !wanted {
         return Err(Error::Refused(Refusal::NoVdi));
     }
-    if !(9..=31).contains(&header.block_size_shift) || header.store_policy != STORE_ARRAY {
+    let known = match header.store_policy {
+        STORE_ARRAY => (9..=31).contains(&header.block_size_shift),
+        // Clients take it for granted there (3.9).
+        STORE_BTREE => header.block_size_shift == DEFAULT_BLOCK_SIZE_SHIFT,
+        _ => false,
+    };
+    if !known {
         return Err(Error::Refused(Refusal::NoSupport));
     }
     if header.vdi_size.get() > max_size(header.store_policy, header.block_size_shift) {
@@ -271,7 +279,8 @@ pub fn check(header: &InodeHeader, vid: Vid, name: &Name, which: &Which) -> Resu
     Ok(())
 }
 
-/// Number of data objects of a VDI. [`check`] has made sure that the number fits.
+/// Number of data objects of a VDI whose map is an array. [`check`] has made sure that the number
+/// fits.
 pub fn objects(header: &InodeHeader) -> u32 {
     object_count(header.vdi_size.get(), header.block_size_shift).try_into().unwrap_or(u32::MAX)
 }

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use sheepdog_proto::header::ObjArm;
-use sheepdog_proto::{Request, SdResult, op};
+use sheepdog_proto::inode::STORE_ARRAY;
+use sheepdog_proto::{Request, SdResult, Vid, op};
 
 use super::inode::{self, answered, write_request};
 use super::map::{IndexHold, PAGE, owner};
@@ -249,6 +250,10 @@ impl Vdi {
         old: u32,
         new: u32,
     ) -> Result<()> {
+        if view.store_policy != STORE_ARRAY {
+            let new = Vid::new(new).ok_or(Error::Internal("entry"))?;
+            return Box::pin(self.change_tree(cluster, op, view, &[(hold.index, new)])).await;
+        }
         let mut refused = false;
         loop {
             hold.doubtful = true;
@@ -355,6 +360,9 @@ impl Vdi {
         view: &View,
         index: u32,
     ) -> Result<u32> {
+        if view.store_policy != STORE_ARRAY {
+            return Box::pin(self.tree_entry(cluster, op, index)).await;
+        }
         let known = |vdi: &Vdi| {
             let state = lock(&vdi.state);
             if state.version == view.version { state.pages.get(index) } else { None }

@@ -3,12 +3,12 @@
 use std::ops::Range;
 
 use sheepdog_proto::header::VdiArm;
-use sheepdog_proto::inode::{STORE_ARRAY, max_size, object_count};
+use sheepdog_proto::inode::{STORE_ARRAY, STORE_BTREE, max_size, object_count};
 use sheepdog_proto::{
     DEFAULT_BLOCK_SIZE_SHIFT, MAX_COPIES, Request, SdResult, Vid, erasure_policy, op,
 };
 
-use super::Client;
+use super::{Client, Vdi, btree};
 use super::inode::{self, Name, Which, answered, write_request};
 use crate::cluster::{Call, Cluster, Ghosts, Op};
 use crate::error::{Error, Refusal, Result};
@@ -47,9 +47,6 @@ impl Client {
         if options.copies > MAX_COPIES {
             return Err(Error::Invalid("more than 31 copies"));
         }
-        if options.hypervolume {
-            return Err(Error::Refused(Refusal::NoSupport));
-        }
         let copy_policy = match options.erasure_code {
             None => 0,
             Some(_) if options.copies != 0 => {
@@ -60,6 +57,11 @@ impl Client {
             ))?,
         };
         let shift = match options.object_size {
+            // As in the cluster's default, since clients take it for granted (3.9).
+            None if options.hypervolume => DEFAULT_BLOCK_SIZE_SHIFT,
+            Some(size) if options.hypervolume && size != 1 << DEFAULT_BLOCK_SIZE_SHIFT => {
+                return Err(Error::Invalid("the objects of a hypervolume have 4 MiB"));
+            }
             None => self.default_shift(op).await?,
             Some(size) if size.is_power_of_two() && (1 << 20..=1 << 31).contains(&size) => {
                 size.trailing_zeros() as u8
@@ -69,7 +71,8 @@ impl Client {
             }
         };
         // Servers accept more objects than their index holds (7.2).
-        if options.size > max_size(STORE_ARRAY, shift) {
+        let store_policy = if options.hypervolume { STORE_BTREE } else { STORE_ARRAY };
+        if options.size > max_size(store_policy, shift) {
             return Err(Error::Invalid("the size passes what the object size allows"));
         }
         let copies = match options.erasure_code {
@@ -81,13 +84,13 @@ impl Client {
             vdi_size: options.size.into(),
             copies,
             copy_policy,
+            store_policy,
             block_size_shift: shift,
             ..Default::default()
         };
         let vid = self.new_name(op, &name, arm).await?;
         if options.prealloc {
-            let count = object_count(options.size, shift) as u32;
-            let result = preallocate(&self.cluster, op, vid, count).await;
+            let result = preallocate(&self.cluster, op, name, vid).await;
             if result.is_err() {
                 // Nobody asked for half of it.
                 let undone = delete_found(&self.cluster, op, &name, &Which::WORKING, vid).await;
@@ -143,18 +146,28 @@ impl Client {
 }
 
 /// Creates all objects of a new VDI, as zeros, and maps them.
-async fn preallocate(cluster: &Cluster, op: &Op, vid: Vid, count: u32) -> Result<()> {
+async fn preallocate(cluster: &Cluster, op: &Op, name: Name, vid: Vid) -> Result<()> {
+    let header = inode::read_header(cluster, op, vid).await?;
+    let vdi = Vdi::new(name, Which::WORKING, header, vid, None);
+    let view = vdi.view();
+    let count = object_count(view.size, view.shift);
     for first in (0..count).step_by(PREALLOC_RUN as usize) {
-        let run = first..count.min(first + PREALLOC_RUN);
+        let first = first as u32;
+        let len = PREALLOC_RUN.min((count - u64::from(first)) as u32);
+        let run = (0..len).map(|i| first + i);
         try_for_each_concurrent(run.clone().map(|index| async move {
             let create = write_request(op::CREATE_AND_WRITE_OBJ, vid.data(index), None, 0);
             // Created twice it is zeros all the same: nobody can write to it yet.
             cluster.call(op, Call::new(create).resendable()).await.map(drop)
         }))
         .await?;
-        // Every entry of the run changes, from 0, which has no reference to release.
-        let entries = vec![vid.get(); run.len()];
-        write_run(cluster, op, vid, first, &entries).await?;
+        if view.store_policy == STORE_ARRAY {
+            // Every entry of the run changes, from 0, which has no reference to release.
+            write_run(cluster, op, vid, first, &vec![vid.get(); len as usize]).await?;
+        } else {
+            let entries: Vec<(u32, Vid)> = run.map(|index| (index, vid)).collect();
+            vdi.change_tree(cluster, op, &view, &entries).await?;
+        }
     }
     Ok(())
 }
@@ -170,11 +183,14 @@ pub(super) async fn delete_found(
 ) -> Result<()> {
     let header = inode::read_header(cluster, op, vid).await?;
     inode::check(&header, vid, name, which)?;
-    if header.store_policy != STORE_ARRAY {
-        // A 1.0 server aborts on what would be needed here (3.9).
+    if header.store_policy == STORE_ARRAY {
+        empty_map(cluster, op, vid, 0..inode::objects(&header)).await?;
+    } else if header.is_snapshot() {
+        // Nobody counts who shares its objects (3.9).
         return Err(Error::Refused(Refusal::NoSupport));
+    } else {
+        btree::remove_all(cluster, op, vid).await?;
     }
-    empty_map(cluster, op, vid, 0..inode::objects(&header)).await?;
     loop {
         match inode::del_vdi(cluster, op, name, which).await {
             Ok(()) => return Ok(()),

@@ -3,11 +3,11 @@
 use std::mem::size_of;
 use std::sync::Mutex;
 
-use sheepdog_proto::inode::{InodeHeader, MAP_OFFSET};
+use sheepdog_proto::inode::{InodeHeader, MAP_OFFSET, STORE_ARRAY};
 use sheepdog_proto::{SdResult, Vid, op};
 
 use super::inode::{self, answered};
-use super::{Client, Vdi, Which};
+use super::{Client, Vdi, Which, btree};
 use crate::cluster::{Cluster, Op};
 use crate::error::{Error, Refusal, Result};
 use crate::exec::{lock, try_for_each_concurrent};
@@ -95,6 +95,10 @@ impl Vdi {
             result => result?,
         };
         let vid = header.vid().unwrap_or(vid);
+        if header.store_policy != STORE_ARRAY {
+            let used = btree::count(cluster, op, vid).await?;
+            return Ok(Info { header, vid, allocated: used << header.block_size_shift });
+        }
         let count = inode::objects(&header);
         let mut used = 0;
         for first in (0..count).step_by(SCAN as usize) {

@@ -6,6 +6,7 @@
 //! a request takes.
 
 mod attr;
+mod btree;
 pub mod inode;
 mod io;
 mod lifecycle;
@@ -31,6 +32,7 @@ pub use range::{Extent, ExtentKind};
 use crate::cluster::{Cluster, Op};
 use crate::error::{Error, Refusal, Result};
 use crate::exec::{WaitList, lock};
+use btree::Tree;
 use map::{Gate, IndexLocks, Pages};
 
 /// A program's view of one cluster: what an `sd_t` stands for.
@@ -64,6 +66,8 @@ pub struct Vdi {
     state: Mutex<State>,
     gate: Gate,
     indexes: IndexLocks,
+    /// Its one index is held by whoever reads the tree of a hypervolume, or changes it.
+    tree_lock: IndexLocks,
 }
 
 /// What is known of the VDI on the servers.
@@ -73,6 +77,8 @@ struct State {
     /// The VDI id whose lock we hold: not always the current one (5.16).
     locked: Option<Vid>,
     pages: Pages,
+    /// The index of a hypervolume, instead of the pages.
+    tree: Option<Tree>,
     /// Indexes whose own object may still be on its way out (3.7, hazard 4).
     removing: HashSet<u32>,
     /// Counts the times that this was read anew. Changes only while the gate is closed.
@@ -86,6 +92,7 @@ struct View {
     version: u64,
     size: u64,
     shift: u8,
+    store_policy: u8,
 }
 
 impl Client {
@@ -124,6 +131,7 @@ impl Client {
         let _turn = MyTurn { client: self, name: vdi.name, end: None };
         let _quiet = vdi.gate.close().await;
         vdi.wait_for_removals(&self.cluster, op).await?;
+        vdi.clear_up_tree(&self.cluster, op).await?;
         vdi.release_lock(&self.cluster, op).await
     }
 
@@ -258,9 +266,10 @@ impl Vdi {
 
     fn new(name: Name, which: Which, header: InodeHeader, vid: Vid, locked: Option<Vid>) -> Vdi {
         let (pages, removing) = (Pages::default(), HashSet::new());
-        let state = State { header, vid, locked, pages, removing, version: 0 };
-        let (state, gate, indexes) = (Mutex::new(state), Gate::default(), IndexLocks::default());
-        Vdi { name, which, state, gate, indexes }
+        let state = State { header, vid, locked, pages, tree: None, removing, version: 0 };
+        let (state, gate) = (Mutex::new(state), Gate::default());
+        let (indexes, tree_lock) = (IndexLocks::default(), IndexLocks::default());
+        Vdi { name, which, state, gate, indexes, tree_lock }
     }
 
     fn view(&self) -> View {
@@ -270,6 +279,7 @@ impl Vdi {
             version: state.version,
             size: state.header.vdi_size.get(),
             shift: state.header.block_size_shift,
+            store_policy: state.header.store_policy,
         }
     }
 

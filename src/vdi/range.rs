@@ -3,14 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use sheepdog_proto::inode::{VDI_SIZE_OFFSET, max_size, object_count};
+use sheepdog_proto::inode::{STORE_ARRAY, VDI_SIZE_OFFSET, max_size, object_count};
 use sheepdog_proto::{Request, SdResult};
 
 use super::inode::{self, answered};
 use super::io::{Piece, Standing, Written, pieces};
 use super::lifecycle::empty_map;
 use super::stale::{Cause, Retries};
-use super::{Vdi, View, Which};
+use super::{Vdi, View, Which, btree};
 use crate::cluster::{Call, Cluster, Op};
 use crate::error::{Error, Refusal, Result};
 use crate::exec::{lock, try_for_each_concurrent};
@@ -105,7 +105,8 @@ impl Vdi {
         if entry == 0 {
             return Ok(Written::Stable);
         }
-        if entry == view.vid.get() {
+        let is_array = view.store_policy == STORE_ARRAY;
+        if entry == view.vid.get() && is_array {
             // Before the update: it may be carried out even if its answer never comes.
             lock(&self.state).removing.insert(index);
         }
@@ -113,6 +114,9 @@ impl Vdi {
             Ok(()) => {}
             result if answered(&result, SdResult::READONLY) => return Ok(Written::Frozen),
             Err(error) => return Err(error),
+        }
+        if entry == view.vid.get() && !is_array {
+            btree::remove_object(cluster, op, view.vid.data(index), &hold).await?;
         }
         Ok(match self.standing(cluster, op, view, index).await? {
             Standing::Current { .. } => Written::Stable,
@@ -233,17 +237,22 @@ impl Vdi {
     async fn cut_off(&self, cluster: &Cluster, op: &Op, old: u64, new: u64) -> Result<bool> {
         let view = self.view();
         let (first, end) = (object_count(new, view.shift), object_count(old, view.shift));
-        let (first, end) = (first as u32, end as u32);
         let within = new & ((1 << view.shift) - 1);
-        if within != 0 && self.entry(cluster, op, &view, first - 1).await? != 0 {
+        // Counted in 64 bits: a hypervolume can have 2^32 objects.
+        let last = first.saturating_sub(1) as u32;
+        if within != 0 && self.entry(cluster, op, &view, last).await? != 0 {
             let len = ((1u64 << view.shift) - within).min(old - new) as usize;
             let zeros = SendBuf::zeros(len);
             let written =
-                self.write_once(cluster, op, &view, first - 1, within as u32, &zeros).await?;
+                self.write_once(cluster, op, &view, last, within as u32, &zeros).await?;
             if !matches!(written, Written::Stable) {
                 return Ok(false);
             }
         }
+        if view.store_policy != STORE_ARRAY {
+            return self.cut_off_tree(cluster, op, first).await.map(|()| true);
+        }
+        let (first, end) = (first as u32, end as u32);
         // What is ours and goes must be gone before it is created again.
         for index in first..end {
             if self.entry(cluster, op, &view, index).await? == view.vid.get() {

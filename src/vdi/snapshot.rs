@@ -102,6 +102,9 @@ impl Client {
         let (cluster, name) = (&self.cluster, &snapshot.name);
         let base = snapshot.view().vid;
         let header = snapshot.read_again(cluster, op).await?;
+        if header.store_policy != STORE_ARRAY {
+            return Err(Error::Refused(Refusal::NoSupport));
+        }
         let open = match lock(&self.open).working.get(name) {
             Some(Opened::Open { vdi, .. }) => Some(vdi.clone()),
             Some(Opened::InTransition) | None => None,

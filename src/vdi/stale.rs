@@ -1,6 +1,7 @@
 //! Somebody else changed the VDI under us: froze it by a snapshot, rolled it back, deleted it,
 //! discarded parts of it (5.3, 5.7).
 
+use sheepdog_proto::inode::STORE_ARRAY;
 use sheepdog_proto::{InodeHeader, Vid};
 
 use super::inode;
@@ -67,8 +68,7 @@ impl Vdi {
                 Ok(header) => match cause {
                     Cause::Frozen => {}
                     Cause::Gone { index, entry } => {
-                        let stored = inode::read_entries(cluster, op, vid, index, 1).await?;
-                        if stored[0] == entry {
+                        if self.stored_entry(cluster, op, vid, &header, index).await? == entry {
                             return Err(Error::Io("an object that the map names is gone"));
                         }
                         return self.install(vid, header, retries);
@@ -85,15 +85,34 @@ impl Vdi {
         }
     }
 
+    /// The entry of an index as it is stored now.
+    async fn stored_entry(
+        &self,
+        cluster: &Cluster,
+        op: &Op,
+        vid: Vid,
+        header: &InodeHeader,
+        index: u32,
+    ) -> Result<u32> {
+        if header.store_policy != STORE_ARRAY {
+            lock(&self.state).tree = None;
+            return self.tree_entry(cluster, op, index).await;
+        }
+        Ok(inode::read_entries(cluster, op, vid, index, 1).await?[0])
+    }
+
     fn install(&self, vid: Vid, header: InodeHeader, retries: &mut Retries) -> Result<()> {
         retries.transient = 0;
         let mut state = lock(&self.state);
-        if header.block_size_shift != state.header.block_size_shift {
-            return Err(Error::Io("the VDI was replaced by one of another object size"));
+        if header.block_size_shift != state.header.block_size_shift
+            || header.store_policy != state.header.store_policy
+        {
+            return Err(Error::Io("the VDI was replaced by one of another kind"));
         }
         state.vid = vid;
         state.header = header;
         state.pages.clear();
+        state.tree = None;
         state.removing.clear();
         state.version += 1;
         Ok(())

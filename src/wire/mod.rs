@@ -113,6 +113,8 @@ pub struct Wire {
     sent: usize,
     /// Bytes of all outgoing requests.
     queued_bytes: usize,
+    /// Requests of which a reply is on its way, as far as we know.
+    awaiting: usize,
     header: [u8; HEADER_LEN],
     header_filled: usize,
     body: Option<Body>,
@@ -127,6 +129,7 @@ impl Wire {
             outgoing: VecDeque::new(),
             sent: 0,
             queued_bytes: 0,
+            awaiting: 0,
             header: [0; HEADER_LEN],
             header_filled: 0,
             body: None,
@@ -240,6 +243,11 @@ impl Wire {
         !self.outgoing.is_empty()
     }
 
+    /// Requests that were sent, at least in part, and not answered.
+    pub fn awaiting(&self) -> usize {
+        self.awaiting
+    }
+
     /// Requests that are not wholly sent, and their bytes.
     pub fn queued(&self) -> (usize, usize) {
         (self.outgoing.len(), self.queued_bytes - self.sent)
@@ -266,8 +274,9 @@ impl Wire {
             let (id, len) = (Id(front.id), front.len());
             if self.sent > 0
                 && let Some(key) = self.key_of(id)
+                && !std::mem::replace(&mut self.slots[key].sent, true)
             {
-                self.slots[key].sent = true;
+                self.awaiting += 1;
             }
             if self.sent < len {
                 return;
@@ -375,6 +384,9 @@ impl Wire {
         let slot = &mut self.slots[key];
         // The loan ends here: before anybody can be told.
         slot.dest = Dest::None;
+        if slot.sent && !matches!(slot.state, State::Done(_)) {
+            self.awaiting -= 1;
+        }
         match std::mem::replace(&mut slot.state, State::Done(result)) {
             State::Waiting(waker) => self.woken.extend(waker),
             State::Abandoned(waker) => {

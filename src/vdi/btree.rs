@@ -1,0 +1,713 @@
+//! The index of a hypervolume: a tree of at most two levels, which clients keep (protocol.md 3.9).
+//!
+//! The root lies in the inode, where other VDIs have their map; once it is full its leaves move to
+//! node objects, to which it points then. A node is read when it is first needed, and stays known.
+//!
+//! Servers know nothing of what a change to the tree means. So one operation at a time has the
+//! right to make one; it stores new nodes first and the root last, in one write each, and a crash
+//! leaves nodes or objects behind that nothing names, but never a tree with a hole. Whatever was
+//! sent must be over before the next write: executed late, an older root would undo newer ones.
+//!
+//! Every write to the root starts below the map area: where one starts inside, a 1.0 server takes
+//! its bytes for map entries, and removes the objects that it makes of them (4.5).
+
+use std::collections::HashMap;
+
+use sheepdog_proto::btree::{
+    self, BadNode, Child, EMPTY_ROOT, HEADER_LEN, Leaf, MAX_CHILDREN, MAX_LEAVES, Node,
+};
+use sheepdog_proto::header::ObjArm;
+use sheepdog_proto::inode::{BTREE_COUNTER_OFFSET, MAP_OFFSET};
+use sheepdog_proto::{Oid, Request, SdResult, Vid, op};
+
+use super::inode::{answered, read_object, write_request};
+use super::map::{IndexHold, IndexLocks};
+use super::{Vdi, View};
+use crate::cluster::{Call, Cluster, Op};
+use crate::error::{Error, Result};
+use crate::exec::{lock, try_for_each_concurrent};
+use crate::net::SendBuf;
+use crate::wire::Lost;
+
+/// Bytes of the inode between the start of the btree counter and the root.
+const GAP_LEN: usize = (MAP_OFFSET - BTREE_COUNTER_OFFSET) as usize;
+/// The least that a write to the root takes with it from below the map area.
+const MARGIN: usize = 4;
+/// Bytes of a node that are read before its length is known: enough for 1023 leaves.
+const FIRST_READ: u32 = 8192;
+/// Objects that are removed before the tree is cut off behind them.
+const REMOVE_RUN: usize = 1024;
+/// Node numbers below the counter that are looked for when the VDI is deleted. A full tree has
+/// 16385 nodes, and every one of them came from a split, which leaves one behind.
+const MAX_NODES: u32 = 1 << 16;
+
+const DAMAGED: Error = Error::Io("the index of the hypervolume is damaged");
+
+/// How many entries a node has room for.
+#[derive(Clone, Copy)]
+struct Fanout {
+    leaves: usize,
+    children: usize,
+}
+
+const FANOUT: Fanout = Fanout { leaves: MAX_LEAVES, children: MAX_CHILDREN };
+
+/// What is known of a tree as it is stored.
+pub(super) struct Tree {
+    /// The inode from the btree counter to the root. Besides the counter it is nobody's: it is
+    /// written as it was read.
+    gap: Box<[u8; GAP_LEN]>,
+    root: Root,
+    /// The nodes that were read.
+    nodes: HashMap<Oid, Vec<Leaf>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Root {
+    Leaves(Vec<Leaf>),
+    /// At least one, all of them nodes of the VDI.
+    Children(Vec<Child>),
+}
+
+/// What must be read before a question can be answered: the root, or a node.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Unread {
+    Root,
+    Node(Oid),
+}
+
+/// Why a change cannot be made.
+#[derive(PartialEq, Debug)]
+enum Obstacle {
+    Unread(Unread),
+    /// There is no room for another node.
+    Full,
+}
+
+/// A part of the tree as it is to be stored.
+#[derive(PartialEq, Debug)]
+struct Write {
+    opcode: u8,
+    oid: Oid,
+    offset: u32,
+    bytes: Vec<u8>,
+}
+
+/// How a tree is to change.
+struct Plan {
+    nodes: Vec<PlannedNode>,
+    root: Option<Root>,
+    counter: u32,
+}
+
+struct PlannedNode {
+    oid: Oid,
+    leaves: Vec<Leaf>,
+    /// Nothing names it before the root does.
+    is_new: bool,
+}
+
+impl Tree {
+    /// The tree of `vid`, from the inode's bytes from the btree counter on.
+    fn parse(vid: Vid, bytes: &[u8]) -> Result<Tree> {
+        let (gap, node) = bytes.split_first_chunk().ok_or(DAMAGED)?;
+        let root = match Node::parse(node).map_err(damaged)? {
+            Node::Leaves(leaves) => Root::Leaves(leaves.to_vec()),
+            Node::Children([]) => Root::Leaves(Vec::new()),
+            Node::Children(children) => Root::Children(children.to_vec()),
+        };
+        if let Root::Children(children) = &root
+            && children.iter().any(|child| Oid(child.oid.get()).vid() != vid)
+        {
+            return Err(DAMAGED);
+        }
+        Ok(Tree { gap: Box::new(*gap), root, nodes: HashMap::new() })
+    }
+
+    async fn read(cluster: &Cluster, op: &Op, vid: Vid) -> Result<Tree> {
+        let bytes =
+            read_node_at(cluster, op, vid.inode(), BTREE_COUNTER_OFFSET, GAP_LEN as u32).await?;
+        Tree::parse(vid, &bytes)
+    }
+
+    /// The VDI that holds the object at `idx`.
+    fn find(&self, idx: u32) -> Result<Vid, Unread> {
+        let leaves = match &self.root {
+            Root::Leaves(leaves) => leaves,
+            Root::Children(children) => {
+                let Some(oid) = btree::find_child(children, idx) else { return Ok(Vid::NONE) };
+                self.nodes.get(&oid).ok_or(Unread::Node(oid))?
+            }
+        };
+        Ok(btree::find_leaf(leaves, idx))
+    }
+
+    /// How to make each of the indexes name that VDI.
+    fn plan(&self, vid: Vid, changes: &[(u32, Vid)], fanout: Fanout) -> Result<Plan, Obstacle> {
+        let plan = Plan { nodes: Vec::new(), root: None, counter: self.counter() };
+        let mut draft = Draft { tree: self, vid, fanout, plan };
+        for (idx, owner) in changes {
+            draft.set(*idx, *owner)?;
+        }
+        Ok(draft.plan)
+    }
+
+    /// Notes what was stored.
+    fn apply(&mut self, plan: Plan) {
+        self.nodes.extend(plan.nodes.into_iter().map(|node| (node.oid, node.leaves)));
+        self.gap[..4].copy_from_slice(&plan.counter.to_le_bytes());
+        if let Some(root) = plan.root {
+            self.root = root;
+            // Nodes that were split are nobody's any more.
+            match &self.root {
+                Root::Leaves(_) => self.nodes.clear(),
+                Root::Children(children) => {
+                    self.nodes.retain(|oid, _| children.iter().any(|child| child.oid.get() == oid.0));
+                }
+            }
+        }
+    }
+
+    /// The number that the next node gets.
+    fn counter(&self) -> u32 {
+        u32::from_le_bytes([self.gap[0], self.gap[1], self.gap[2], self.gap[3]])
+    }
+
+    /// The parts of what is stored by which a change by another client shows: the root's header
+    /// with the counter, and those of the nodes that have the leaves of `changes`.
+    fn marks(&self, vid: Vid, changes: &[(u32, Vid)]) -> Vec<(Oid, u32, Vec<u8>)> {
+        let at_root = |header: [u8; HEADER_LEN]| {
+            (vid.inode(), BTREE_COUNTER_OFFSET, [&self.gap[..], &header].concat())
+        };
+        let children = match &self.root {
+            Root::Leaves(leaves) => return vec![at_root(btree::leaves_header(leaves.len()))],
+            Root::Children(children) => children,
+        };
+        let mut marks = vec![at_root(btree::children_header(children.len()))];
+        let mut nodes: Vec<_> =
+            changes.iter().filter_map(|(idx, _)| btree::find_child(children, *idx)).collect();
+        nodes.dedup();
+        marks.extend(nodes.into_iter().filter_map(|oid| {
+            Some((oid, 0, btree::leaves_header(self.nodes.get(&oid)?.len()).to_vec()))
+        }));
+        marks
+    }
+
+    /// A write of the root's bytes that takes `margin` bytes before it along, which stay as they
+    /// are.
+    fn root_write(&self, vid: Vid, margin: usize, root: &[u8]) -> Write {
+        let bytes = [&self.gap[GAP_LEN - margin..], root].concat();
+        let offset = MAP_OFFSET - margin as u32;
+        Write { opcode: op::WRITE_OBJ, oid: vid.inode(), offset, bytes }
+    }
+
+    fn root_header(&self, vid: Vid, header: [u8; HEADER_LEN]) -> Write {
+        self.root_write(vid, MARGIN, &header)
+    }
+}
+
+impl Plan {
+    fn is_empty(&self) -> bool {
+        self.nodes.is_empty() && self.root.is_none()
+    }
+
+    /// The writes that carry it out, in their order: at any point between them what is stored is a
+    /// sound tree.
+    fn writes(&self, tree: &Tree, vid: Vid) -> Vec<Write> {
+        let nodes = self.nodes.iter().map(|node| Write {
+            opcode: if node.is_new { op::CREATE_AND_WRITE_OBJ } else { op::WRITE_OBJ },
+            oid: node.oid,
+            offset: 0,
+            bytes: btree::encode_leaves(&node.leaves),
+        });
+        let root = self.root.as_ref().map(|root| {
+            let root = match root {
+                Root::Leaves(leaves) => btree::encode_leaves(leaves),
+                Root::Children(children) => btree::encode_children(children),
+            };
+            if self.counter == tree.counter() {
+                return tree.root_write(vid, MARGIN, &root);
+            }
+            let mut write = tree.root_write(vid, GAP_LEN, &root);
+            write.bytes[..4].copy_from_slice(&self.counter.to_le_bytes());
+            write
+        });
+        nodes.chain(root).collect()
+    }
+}
+
+/// A plan that is being made.
+struct Draft<'a> {
+    tree: &'a Tree,
+    vid: Vid,
+    fanout: Fanout,
+    plan: Plan,
+}
+
+/// What becomes of an entry in a node.
+enum Seat {
+    /// It is there.
+    Taken,
+    /// There is room for it, or for another value of it.
+    Free,
+    /// The node must be split first.
+    Full,
+}
+
+impl Draft<'_> {
+    fn set(&mut self, idx: u32, owner: Vid) -> Result<(), Obstacle> {
+        loop {
+            let room = self.fanout.leaves;
+            match self.plan.root.as_ref().unwrap_or(&self.tree.root) {
+                Root::Leaves(leaves) => match seat(leaves, idx, owner, room) {
+                    Seat::Taken => return Ok(()),
+                    Seat::Free => {
+                        if let Root::Leaves(leaves) = self.root() {
+                            set_leaf(leaves, idx, owner);
+                        }
+                        return Ok(());
+                    }
+                    Seat::Full => {
+                        let leaves = leaves.clone();
+                        let max = leaves.last().ok_or(Obstacle::Full)?.idx.get();
+                        let halves = self.split(leaves, max)?;
+                        *self.root() = Root::Children(halves.into());
+                    }
+                },
+                Root::Children(children) => {
+                    let at = children.partition_point(|child| child.max_idx.get() < idx);
+                    let at = at.min(children.len() - 1);
+                    let (oid, max) = (Oid(children[at].oid.get()), children[at].max_idx.get());
+                    let full = children.len() >= self.fanout.children;
+                    match seat(self.leaves(oid)?, idx, owner, room) {
+                        Seat::Taken => return Ok(()),
+                        Seat::Free => {
+                            set_leaf(self.leaves_mut(oid)?, idx, owner);
+                            if max < idx
+                                && let Root::Children(children) = self.root()
+                            {
+                                children[at].max_idx = idx.into();
+                            }
+                            return Ok(());
+                        }
+                        Seat::Full if full => return Err(Obstacle::Full),
+                        Seat::Full => {
+                            // Both halves are new nodes: as long as the old root is stored, its
+                            // nodes stay what they are.
+                            let leaves = std::mem::take(self.leaves_mut(oid)?);
+                            self.plan.nodes.retain(|node| node.oid != oid);
+                            let halves = self.split(leaves, max)?;
+                            if let Root::Children(children) = self.root() {
+                                children.splice(at..=at, halves);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn root(&mut self) -> &mut Root {
+        self.plan.root.get_or_insert_with(|| self.tree.root.clone())
+    }
+
+    fn leaves(&self, oid: Oid) -> Result<&Vec<Leaf>, Obstacle> {
+        let planned = self.plan.nodes.iter().find(|node| node.oid == oid).map(|node| &node.leaves);
+        let leaves = planned.or_else(|| self.tree.nodes.get(&oid));
+        leaves.ok_or(Obstacle::Unread(Unread::Node(oid)))
+    }
+
+    fn leaves_mut(&mut self, oid: Oid) -> Result<&mut Vec<Leaf>, Obstacle> {
+        let at = match self.plan.nodes.iter().position(|node| node.oid == oid) {
+            Some(at) => at,
+            None => {
+                let leaves = self.leaves(oid)?.clone();
+                self.plan.nodes.push(PlannedNode { oid, leaves, is_new: false });
+                self.plan.nodes.len() - 1
+            }
+        };
+        Ok(&mut self.plan.nodes[at].leaves)
+    }
+
+    /// Two new nodes in place of one whose greatest index is, or may be, `max`.
+    fn split(&mut self, mut low: Vec<Leaf>, max: u32) -> Result<[Child; 2], Obstacle> {
+        let high = low.split_off(low.len() / 2);
+        let low_max = low.last().ok_or(Obstacle::Full)?.idx;
+        Ok([self.add(low, low_max.get())?, self.add(high, max)?])
+    }
+
+    fn add(&mut self, leaves: Vec<Leaf>, max: u32) -> Result<Child, Obstacle> {
+        // The counter is behind where a 0.8 client kept it elsewhere (3.5).
+        let used = match self.plan.root.as_ref().unwrap_or(&self.tree.root) {
+            Root::Leaves(_) => None,
+            Root::Children(children) => children.iter().map(|c| Oid(c.oid.get()).index()).max(),
+        };
+        let number = self.plan.counter.max(used.map_or(0, |n| n.saturating_add(1)));
+        self.plan.counter = number.checked_add(1).ok_or(Obstacle::Full)?;
+        let oid = self.vid.btree(number);
+        self.plan.nodes.push(PlannedNode { oid, leaves, is_new: true });
+        Ok(Child { max_idx: max.into(), pad: 0.into(), oid: oid.0.into() })
+    }
+}
+
+fn seat(leaves: &[Leaf], idx: u32, owner: Vid, room: usize) -> Seat {
+    match leaves.binary_search_by_key(&idx, |leaf| leaf.idx.get()) {
+        Ok(at) if leaves[at].vdi_id.get() == owner.get() => Seat::Taken,
+        Ok(_) => Seat::Free,
+        Err(_) if owner.is_none() => Seat::Taken,
+        Err(_) if leaves.len() < room => Seat::Free,
+        Err(_) => Seat::Full,
+    }
+}
+
+/// Sets an entry of a node that has room for it.
+fn set_leaf(leaves: &mut Vec<Leaf>, idx: u32, owner: Vid) {
+    let leaf = Leaf { idx: idx.into(), vdi_id: owner.get().into() };
+    match leaves.binary_search_by_key(&idx, |leaf| leaf.idx.get()) {
+        Ok(at) => leaves[at] = leaf,
+        Err(at) => leaves.insert(at, leaf),
+    }
+}
+
+fn damaged(why: BadNode) -> Error {
+    log::warn!("the index of a hypervolume: {why}");
+    DAMAGED
+}
+
+/// Reads from `offset` of an object: `before` bytes, and the node behind them. In one request, so
+/// that the node's header and its entries belong together.
+async fn read_node_at(
+    cluster: &Cluster,
+    op: &Op,
+    oid: Oid,
+    offset: u32,
+    before: u32,
+) -> Result<Vec<u8>> {
+    let mut len = before + FIRST_READ;
+    loop {
+        let result = read_object(cluster, op, oid, offset, len).await;
+        if answered(&result, SdResult::NO_OBJ) && before == 0 {
+            return Err(Error::Io("a node of the hypervolume's index is gone"));
+        }
+        let bytes = result?;
+        let node = bytes.get(before as usize..).unwrap_or_default();
+        let needed = before + btree::encoded_len(node).map_err(damaged)? as u32;
+        if needed <= len {
+            return Ok(bytes);
+        }
+        len = needed;
+    }
+}
+
+async fn read_leaves(cluster: &Cluster, op: &Op, oid: Oid) -> Result<Vec<Leaf>> {
+    let bytes = read_node_at(cluster, op, oid, 0, 0).await?;
+    match Node::parse(&bytes).map_err(damaged)? {
+        Node::Leaves(leaves) => Ok(leaves.to_vec()),
+        Node::Children(_) => Err(DAMAGED),
+    }
+}
+
+impl Vdi {
+    /// The stored entry of an index of a hypervolume, as it is now.
+    pub(super) async fn tree_entry(&self, cluster: &Cluster, op: &Op, index: u32) -> Result<u32> {
+        let known = || match &lock(&self.state).tree {
+            Some(tree) => tree.find(index),
+            None => Err(Unread::Root),
+        };
+        if let Ok(owner) = known() {
+            return Ok(owner.get());
+        }
+        let _turn = self.tree_turn(cluster, op).await?;
+        loop {
+            match known() {
+                Ok(owner) => return Ok(owner.get()),
+                Err(unread) => self.read_more(cluster, op, unread).await?,
+            }
+        }
+    }
+
+    /// Stores new entries of a hypervolume, for a writer who holds their indexes: all of them, or
+    /// some where it fails.
+    pub(super) async fn change_tree(
+        &self,
+        cluster: &Cluster,
+        op: &Op,
+        view: &View,
+        changes: &[(u32, Vid)],
+    ) -> Result<()> {
+        let mut turn = self.tree_turn(cluster, op).await?;
+        let (mut is_fresh, mut refused) = (false, false);
+        loop {
+            let planned = match &lock(&self.state).tree {
+                None => Err(Obstacle::Unread(Unread::Root)),
+                Some(tree) => tree.plan(view.vid, changes, FANOUT).map(|plan| {
+                    let marks = tree.marks(view.vid, changes);
+                    let writes = plan.writes(tree, view.vid);
+                    (plan, marks, writes)
+                }),
+            };
+            let (plan, marks, writes) = match planned {
+                Ok(planned) => planned,
+                Err(Obstacle::Unread(unread)) => {
+                    is_fresh |= unread == Unread::Root;
+                    self.read_more(cluster, op, unread).await?;
+                    continue;
+                }
+                Err(Obstacle::Full) => return Err(Error::Io("the hypervolume's index is full")),
+            };
+            // Whoever changed it meanwhile would lose everything: this writes whole nodes.
+            if !is_fresh && !are_stored(cluster, op, marks).await? {
+                lock(&self.state).tree = None;
+                continue;
+            }
+            is_fresh = true;
+            if plan.is_empty() {
+                return Ok(());
+            }
+            turn.doubtful = true;
+            match store_all(cluster, op, &mut turn, writes).await {
+                Ok(()) => {
+                    if let Some(tree) = &mut lock(&self.state).tree {
+                        tree.apply(plan);
+                    }
+                    turn.doubtful = false;
+                    return Ok(());
+                }
+                Err(Error::Server { .. }) if !refused => {
+                    refused = true;
+                    lock(&self.state).tree = None;
+                    turn.doubtful = false;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// While the gate is closed: frees the objects of a hypervolume from `first` on.
+    pub(super) async fn cut_off_tree(&self, cluster: &Cluster, op: &Op, first: u64) -> Result<()> {
+        let mut turn = self.tree_turn(cluster, op).await?;
+        turn.doubtful = true;
+        let vid = self.view().vid;
+        remove_from(cluster, op, vid, first, Order::EntriesFirst, &mut turn).await?;
+        lock(&self.state).tree = None;
+        turn.doubtful = false;
+        Ok(())
+    }
+
+    /// Waits for what was given up while it changed the tree.
+    pub(super) async fn clear_up_tree(&self, cluster: &Cluster, op: &Op) -> Result<()> {
+        match self.tree_lock.uncleared().is_empty() {
+            true => Ok(()),
+            false => self.tree_turn(cluster, op).await.map(drop),
+        }
+    }
+
+    /// The right to read more of the tree, or to change it. What others gave up is over by then,
+    /// and what it left in doubt will be read again.
+    async fn tree_turn(&self, cluster: &Cluster, op: &Op) -> Result<IndexHold<'_>> {
+        let mut turn = self.tree_lock.exclusive(0).await;
+        settle(cluster, op, &mut turn).await?;
+        if turn.doubtful {
+            lock(&self.state).tree = None;
+            turn.doubtful = false;
+        }
+        Ok(turn)
+    }
+
+    async fn read_more(&self, cluster: &Cluster, op: &Op, unread: Unread) -> Result<()> {
+        let view = self.view();
+        match unread {
+            Unread::Root => {
+                let tree = Tree::read(cluster, op, view.vid).await?;
+                let mut state = lock(&self.state);
+                if state.version == view.version {
+                    state.tree = Some(tree);
+                }
+            }
+            Unread::Node(oid) => {
+                let leaves = read_leaves(cluster, op, oid).await?;
+                let mut state = lock(&self.state);
+                if state.version == view.version
+                    && let Some(tree) = &mut state.tree
+                {
+                    tree.nodes.insert(oid, leaves);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether these bytes are what is stored at these places.
+async fn are_stored(cluster: &Cluster, op: &Op, marks: Vec<(Oid, u32, Vec<u8>)>) -> Result<bool> {
+    for (oid, offset, bytes) in marks {
+        if read_object(cluster, op, oid, offset, bytes.len() as u32).await? != bytes {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+async fn settle(cluster: &Cluster, op: &Op, turn: &mut IndexHold<'_>) -> Result<()> {
+    turn.inherited_ghosts.append(&mut turn.ghosts.take());
+    while let Some(ghost) = turn.inherited_ghosts.last() {
+        cluster.settled(op, *ghost).await?;
+        turn.inherited_ghosts.pop();
+    }
+    Ok(())
+}
+
+async fn store_all(
+    cluster: &Cluster,
+    op: &Op,
+    turn: &mut IndexHold<'_>,
+    writes: Vec<Write>,
+) -> Result<()> {
+    for write in writes {
+        store(cluster, op, turn, write).await?;
+    }
+    Ok(())
+}
+
+/// Stores a part of the tree, never beside a lost attempt to store anything of it.
+async fn store(
+    cluster: &Cluster,
+    op: &Op,
+    turn: &mut IndexHold<'_>,
+    write: Write,
+) -> Result<()> {
+    let request = write_request(write.opcode, write.oid, None, write.offset);
+    let payload = SendBuf::from(write.bytes);
+    loop {
+        let call = Call::new(request).payload(payload.clone()).tracked(&turn.ghosts);
+        match cluster.call(op, call).await {
+            Err(Error::Lost(Lost { sent: true, .. })) => settle(cluster, op, turn).await?,
+            result => return result.map(drop),
+        }
+    }
+}
+
+/// Removes an object that nothing names any more, or will when the caller is done. Servers do not
+/// count the references of hypervolumes, so nobody else does it.
+pub(super) async fn remove_object(
+    cluster: &Cluster,
+    op: &Op,
+    oid: Oid,
+    hold: &IndexHold<'_>,
+) -> Result<()> {
+    let arm = ObjArm { oid: oid.0.into(), ..Default::default() };
+    let request = Request::new(op::REMOVE_OBJ, 0, arm);
+    match cluster.call(op, Call::new(request).resendable().tracked(&hold.ghosts)).await {
+        result if answered(&result, SdResult::NO_OBJ) => Ok(()),
+        result => result.map(drop),
+    }
+}
+
+/// What is gone first: it matters where the work is broken off.
+#[derive(Clone, Copy, PartialEq)]
+enum Order {
+    /// Nothing leaks: the work can be begun again.
+    ObjectsFirst,
+    /// No entry names an object that is gone.
+    EntriesFirst,
+}
+
+/// Removes all objects of a hypervolume, and its tree except for the root, which is empty then.
+/// 1.0 servers would do it as well when they delete the VDI, but all others wait meanwhile, and
+/// the nodes stay (4.11).
+pub(super) async fn remove_all(cluster: &Cluster, op: &Op, vid: Vid) -> Result<()> {
+    let locks = IndexLocks::default();
+    let mut turn = locks.exclusive(0).await;
+    let counter = remove_from(cluster, op, vid, 0, Order::ObjectsFirst, &mut turn).await?;
+    let turn = &turn;
+    let nodes = 0..counter.min(MAX_NODES);
+    try_for_each_concurrent(nodes.map(|n| remove_object(cluster, op, vid.btree(n), turn))).await
+}
+
+/// Cuts the tree off at `first` and removes the objects behind, from the end on, so that what is
+/// stored is a sound tree all the time. Returns the number that the next node would have got.
+async fn remove_from(
+    cluster: &Cluster,
+    op: &Op,
+    vid: Vid,
+    first: u64,
+    order: Order,
+    turn: &mut IndexHold<'_>,
+) -> Result<u32> {
+    let mut tree = Tree::read(cluster, op, vid).await?;
+    loop {
+        let (node, mut leaves) = match &mut tree.root {
+            Root::Leaves(leaves) => (None, std::mem::take(leaves)),
+            Root::Children(children) => {
+                let Some(last) = children.last() else { return Err(DAMAGED) };
+                let oid = Oid(last.oid.get());
+                (Some(oid), read_leaves(cluster, op, oid).await?)
+            }
+        };
+        loop {
+            let keep = leaves.partition_point(|leaf| u64::from(leaf.idx.get()) < first);
+            if keep == leaves.len() {
+                break;
+            }
+            let cut = leaves.split_off(keep.max(leaves.len().saturating_sub(REMOVE_RUN)));
+            let header = btree::leaves_header(leaves.len());
+            let write = match node {
+                None => tree.root_header(vid, header),
+                Some(oid) => {
+                    let bytes = header.to_vec();
+                    Write { opcode: op::WRITE_OBJ, oid, offset: 0, bytes }
+                }
+            };
+            if order == Order::EntriesFirst {
+                store(cluster, op, turn, write).await?;
+                remove_objects(cluster, op, vid, &cut, turn).await?;
+            } else {
+                remove_objects(cluster, op, vid, &cut, turn).await?;
+                store(cluster, op, turn, write).await?;
+            }
+        }
+        let (Some(oid), Root::Children(children)) = (node, &mut tree.root) else { break };
+        if !leaves.is_empty() {
+            break;
+        }
+        children.pop();
+        let header = match children.len() {
+            0 => EMPTY_ROOT,
+            left => btree::children_header(left),
+        };
+        if children.is_empty() {
+            tree.root = Root::Leaves(Vec::new());
+        }
+        store(cluster, op, turn, tree.root_header(vid, header)).await?;
+        remove_object(cluster, op, oid, turn).await?;
+    }
+    Ok(tree.counter())
+}
+
+/// Removes the objects that these leaves name, unless they are another VDI's.
+async fn remove_objects(
+    cluster: &Cluster,
+    op: &Op,
+    vid: Vid,
+    leaves: &[Leaf],
+    turn: &IndexHold<'_>,
+) -> Result<()> {
+    let own = leaves.iter().filter(|leaf| leaf.vdi_id.get() == vid.get());
+    let objects = own.map(|leaf| remove_object(cluster, op, vid.data(leaf.idx.get()), turn));
+    try_for_each_concurrent(objects).await
+}
+
+/// Number of objects that a hypervolume has.
+pub(super) async fn count(cluster: &Cluster, op: &Op, vid: Vid) -> Result<u64> {
+    let used = |leaves: &[Leaf]| leaves.iter().filter(|leaf| leaf.vdi_id.get() != 0).count() as u64;
+    match Tree::read(cluster, op, vid).await?.root {
+        Root::Leaves(leaves) => Ok(used(&leaves)),
+        Root::Children(children) => {
+            let mut sum = 0;
+            for child in children {
+                sum += used(&read_leaves(cluster, op, Oid(child.oid.get())).await?);
+            }
+            Ok(sum)
+        }
+    }
+}
