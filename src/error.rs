@@ -60,6 +60,8 @@ pub enum Refusal {
     ReadOnly,
     #[error("the VDI is of a kind that this library does not write")]
     NoSupport,
+    #[error("the event library is not in this process")]
+    NoEventLibrary,
 }
 
 impl Error {
@@ -72,7 +74,7 @@ impl Error {
             Error::Refused(Refusal::Open) => SdResult::VDI_LOCKED,
             Error::Refused(Refusal::NoVdi) => SdResult::NO_VDI,
             Error::Refused(Refusal::ReadOnly) => SdResult::READONLY,
-            Error::Refused(Refusal::NoSupport) => SdResult::NO_SUPPORT,
+            Error::Refused(Refusal::NoSupport | Refusal::NoEventLibrary) => SdResult::NO_SUPPORT,
             Error::NoMem(_) => SdResult::NO_MEM,
             Error::Io(_) => SdResult::EIO,
             Error::Internal(_) => SdResult::SYSTEM_ERROR,

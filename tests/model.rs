@@ -186,7 +186,10 @@ impl Inode {
     }
 
     /// The objects that a range touches: index, part of the range, and whether that is all of it.
-    fn objects(&self, range: &Range<u64>) -> impl Iterator<Item = (usize, Range<u64>, bool)> + use<> {
+    fn objects(
+        &self,
+        range: &Range<u64>,
+    ) -> impl Iterator<Item = (usize, Range<u64>, bool)> + use<> {
         let (range, object, size) = (range.clone(), self.object_size, self.size());
         let end = if range.is_empty() { 0 } else { range.end.div_ceil(object) };
         (range.start / object..end).map(move |index| {
@@ -390,7 +393,13 @@ impl Game<'_> {
     }
 
     /// Notes a call and compares its result. Some: it has succeeded, as it should.
-    fn call<T>(&mut self, c: usize, what: String, want: Option<Code>, got: Sd_<T>) -> Check<Option<T>> {
+    fn call<T>(
+        &mut self,
+        c: usize,
+        what: String,
+        want: Option<Code>,
+        got: Sd_<T>,
+    ) -> Check<Option<T>> {
         let result = got.as_ref().map_or_else(Code::to_string, |_| "ok".to_owned());
         self.log.push(format!("{}: {what} -> {result}", CLIENTS[c]));
         match (got, want) {
@@ -562,7 +571,9 @@ impl Game<'_> {
                 count => self.close_snapshot(c, nth % count),
             },
             Action::SnapshotRead { nth, at, len } => {
-                let Some((snapshot, handle)) = self.snapshot_handle(c, n, nth)? else { return Ok(()) };
+                let Some((snapshot, handle)) = self.snapshot_handle(c, n, nth)? else {
+                    return Ok(());
+                };
                 let range = snapshot.clip(at, len);
                 let mut buf = vec![0xa5; (range.end - range.start) as usize];
                 let got = self.clients[c].sd.snapshot_read(handle, &mut buf, range.start);
@@ -762,14 +773,19 @@ impl Game<'_> {
         let want = Some(self.families[n].no_snapshot());
         let id = self.families[n].next_snap_id();
         for which in [Which::Tag("none"), Which::Id(id - 1), Which::Id(id)] {
-            if self.families[n].snapshots.iter().any(|s| matches!(which, Which::Id(id) if id == s.snap_id)) {
+            if self.families[n]
+                .snapshots
+                .iter()
+                .any(|s| matches!(which, Which::Id(id) if id == s.snap_id))
+            {
                 continue;
             }
             if matches!(which, Which::Id(0)) {
                 continue;
             }
             let (sd, name) = (&self.clients[c].sd, &self.names[n]);
-            let (opened, deleted) = (sd.open_snapshot(name, which), sd.delete_snapshot(name, which));
+            let (opened, deleted) =
+                (sd.open_snapshot(name, which), sd.delete_snapshot(name, which));
             self.call(c, format!("open snapshot of {}, {which}", LETTERS[n]), want, opened)?;
             self.call(c, format!("delete snapshot of {}, {which}", LETTERS[n]), want, deleted)?;
         }
@@ -778,7 +794,8 @@ impl Game<'_> {
 
     fn rollback(&mut self, c: usize, n: usize, nth: usize) -> Check {
         let Some((snapshot, handle)) = self.snapshot_handle(c, n, nth)? else { return Ok(()) };
-        if self.families[n].working.as_ref().is_some_and(|w| w.object_size != snapshot.object_size) {
+        if self.families[n].working.as_ref().is_some_and(|w| w.object_size != snapshot.object_size)
+        {
             // An open VDI does not change its object size.
             self.close_all(0, n)?;
             self.close_all(1, n)?;
@@ -792,7 +809,15 @@ impl Game<'_> {
         Ok(())
     }
 
-    fn clone_vdi(&mut self, c: usize, n: usize, nth: usize, by: By, to: usize, open: bool) -> Check {
+    fn clone_vdi(
+        &mut self,
+        c: usize,
+        n: usize,
+        nth: usize,
+        by: By,
+        to: usize,
+        open: bool,
+    ) -> Check {
         let Some(snapshot) = self.families[n].snapshot(nth).cloned() else { return Ok(()) };
         let (source, which) = match by {
             By::Handle => match self.snapshot_handle(c, n, nth)? {
@@ -840,7 +865,9 @@ impl Game<'_> {
             Some(_) => None,
         };
         let size = self.clients[c].sd.attr_size(&self.names[n], key);
-        if let Some(size) = self.call(c, format!("attr_size {} {key}", LETTERS[n]), missing, size)? {
+        if let Some(size) =
+            self.call(c, format!("attr_size {} {key}", LETTERS[n]), missing, size)?
+        {
             equal("size of the attribute", size, value.len())?;
         }
         let mut buf = vec![0xa5; room];

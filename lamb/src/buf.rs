@@ -82,3 +82,37 @@ impl Spares {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_holds_what_was_put_in() {
+        let mut buf = Buf::default();
+        buf.push(b"hello ");
+        buf.grow(5).copy_from_slice(b"world");
+        assert_eq!(&*buf, b"hello world");
+        buf.truncate(5);
+        buf.tail_mut(4).fill(b'!');
+        assert_eq!(&*buf, b"hell!");
+        buf.clear();
+        assert!(buf.is_empty() && buf.tail_mut(3).is_empty());
+        buf.push(b"new");
+        assert_eq!(&*buf, b"new");
+    }
+
+    #[test]
+    fn few_spares_are_kept_and_no_giants() {
+        let spares = Spares::default();
+        let sized = |n| {
+            let mut buf = Buf::default();
+            buf.grow(n);
+            buf
+        };
+        (0..100).for_each(|_| spares.give(sized(10)));
+        spares.give(sized(LARGEST + 1));
+        assert_eq!(lock(&spares.0).len(), KEPT);
+        assert_eq!(spares.take().len(), 0);
+    }
+}

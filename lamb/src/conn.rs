@@ -570,3 +570,65 @@ fn conflict(a: &Claims, b: &Claims) -> bool {
     };
     a.iter().flatten().any(|a| b.iter().flatten().any(|b| overlap(a, b)))
 }
+
+#[cfg(test)]
+mod tests {
+    use sheepdog_proto::Vid;
+    use sheepdog_proto::header::ObjArm;
+
+    use super::*;
+
+    fn request(opcode: u8, flags: u16, oid: Oid, cow_oid: Oid, offset: u32, len: u32) -> Claims {
+        let arm = ObjArm {
+            oid: oid.0.into(),
+            cow_oid: cow_oid.0.into(),
+            offset: offset.into(),
+            ..ObjArm::default()
+        };
+        claims(&Request::new(opcode, flags, arm).with_length(len), true)
+    }
+
+    #[test]
+    fn only_what_concerns_the_same_bytes_keeps_its_order() {
+        let vid = Vid::new(7).unwrap();
+        let (a, b, none) = (vid.data(1), vid.data(2), Oid(0));
+        let read = |oid, at, len| request(op::READ_OBJ, 0, oid, none, at, len);
+        let write = |oid, at, len| request(op::WRITE_OBJ, 0, oid, none, at, len);
+        let create = |oid| request(op::CREATE_AND_WRITE_OBJ, 0, oid, none, 0, 1);
+        let copy = |oid, from| request(op::CREATE_AND_WRITE_OBJ, FLAG_COW, oid, from, 0, 1);
+        let discard = |oid| request(op::DISCARD_OBJ, 0, oid, none, 0, 0);
+        let cluster = |opcode| request(opcode, 0, none, none, 0, 256);
+        for (first, second, expected) in [
+            (read(a, 0, 100), read(a, 0, 100), false),
+            (read(a, 0, 100), write(a, 99, 1), true),
+            (read(a, 0, 100), write(a, 100, 1), false),
+            (read(a, 0, 100), write(b, 0, 100), false),
+            (write(a, 0, u32::MAX), write(a, u32::MAX - 1, 9), true),
+            (create(a), read(a, 1 << 21, 1), true),
+            (create(a), create(b), false),
+            (copy(a, b), write(b, 77, 1), true),
+            (copy(a, b), read(b, 77, 1), false),
+            (discard(a), create(a), true),
+            (discard(a), write(vid.inode(), 4664, 4), true),
+            (discard(a), read(b, 0, 1), false),
+            (cluster(op::NEW_VDI), cluster(op::GET_VDI_INFO), true),
+            (cluster(op::LOCK_VDI), cluster(op::GET_VDI_ATTR), true),
+            (cluster(op::NEW_VDI), cluster(op::READ_VDIS), false),
+        ] {
+            assert_eq!(conflict(&first, &second), expected, "{first:?} {second:?}");
+            assert_eq!(conflict(&second, &first), expected, "{second:?} {first:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_waits_is_told_from_one_that_pipelines() {
+        let mut pace = Pace::default();
+        assert!(pace.is_alone(true, false), "at first");
+        assert!(!pace.is_alone(true, true), "another request is here already");
+        assert!(!pace.is_alone(false, false), "another one is running");
+        for _ in 1..PATIENCE {
+            assert!(!pace.is_alone(true, false), "it may pipeline still");
+        }
+        assert!(pace.is_alone(true, false));
+    }
+}

@@ -86,3 +86,39 @@ fn work(queue: &Queue) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn jobs_run_side_by_side() {
+        let pool = Pool::new();
+        let barrier = Arc::new(Barrier::new(THREADS));
+        let (done, finished) = channel();
+        for _ in 0..THREADS {
+            let (barrier, done) = (barrier.clone(), done.clone());
+            // Each waits for all the others.
+            pool.run(move || {
+                barrier.wait();
+                done.send(()).unwrap();
+            });
+        }
+        assert_eq!(finished.iter().take(THREADS).count(), THREADS);
+    }
+
+    #[test]
+    fn every_job_runs_though_there_are_more_than_threads() {
+        let pool = Pool::new();
+        let (done, finished) = channel();
+        for i in 0..1000 {
+            let done = done.clone();
+            pool.run(move || done.send(i).unwrap());
+        }
+        drop(done);
+        assert_eq!(finished.iter().sum::<u32>(), 499_500);
+    }
+}

@@ -37,7 +37,7 @@ impl Cluster {
     async fn new_uplink(&self, op: &Op) -> Result<LinkId> {
         let _turn = self.connecting_turn(op).await?;
         self.log_loss();
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::default();
         loop {
             if let Some(link) = self.current(op)? {
                 return Ok(link);

@@ -116,7 +116,7 @@ struct LinkId {
 }
 
 /// Names a request that its caller gave up while a server may still be executing it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ghost {
     link: LinkId,
     id: Id,
@@ -141,12 +141,22 @@ impl Ghosts {
         std::mem::take(&mut lock(&self.0))
     }
 
-    /// Waits until they are over, as far as anybody can know.
+    pub fn add(&self, ghosts: Vec<Ghost>) {
+        lock(&self.0).extend(ghosts);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        lock(&self.0).is_empty()
+    }
+
+    /// Waits until they are over, as far as anybody can know. Given up, it forgets none of those
+    /// that are not.
     pub async fn settle(&self, cluster: &Cluster, op: &Op) -> Result<()> {
-        for ghost in self.take() {
+        loop {
+            let Some(ghost) = lock(&self.0).last().copied() else { return Ok(()) };
             cluster.settled(op, ghost).await?;
+            lock(&self.0).retain(|other| *other != ghost);
         }
-        Ok(())
     }
 }
 
@@ -242,10 +252,13 @@ impl Error {
 /// Waits that grow: for repeating what a cluster cannot do just now.
 pub struct Backoff(Duration);
 
-impl Backoff {
-    pub fn new() -> Backoff {
+impl Default for Backoff {
+    fn default() -> Backoff {
         Backoff(BACKOFF_MIN)
     }
+}
+
+impl Backoff {
 
     /// Waits; false where the operation's deadline does not leave the time for it.
     pub async fn wait(&mut self, cluster: &Cluster, op: &Op) -> Result<bool> {
@@ -378,7 +391,7 @@ impl Cluster {
     /// Sends a request and gives its answer. Waits for a gateway where there is none, repeats what
     /// is refused only for the moment, and what a broken connection left open where that is safe.
     pub async fn call_any(&self, op: &Op, call: Call<'_>) -> Result<Reply> {
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::default();
         loop {
             let link = self.uplink(op).await?;
             let error = match self.exchange(op, link, &call).await {
@@ -505,9 +518,8 @@ impl Cluster {
             let mut core = lock(&self.core);
             let current = core.current;
             current.filter(|link| {
-                core.up(*link).is_some_and(|link| {
-                    link.wire.awaiting() > 0 && link.last_received < op.started
-                })
+                core.up(*link)
+                    .is_some_and(|link| link.wire.awaiting() > 0 && link.last_received < op.started)
             })
         };
         if let Some(link) = silent {

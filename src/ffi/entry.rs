@@ -123,6 +123,7 @@ impl<T> Out<T> {
     /// # Safety
     /// `to` is NULL or may be written to for the call.
     pub unsafe fn new(to: *mut T) -> Result<Out<T>> {
+        // SAFETY: as the caller promises.
         unsafe { Out::optional(to) }.ok_or(NULL)
     }
 

@@ -8,7 +8,7 @@ use sheepdog_proto::{SdResult, name_field, op};
 
 use super::Client;
 use super::inode::{self, Name, write_request};
-use crate::cluster::{Call, Op};
+use crate::cluster::{Backoff, Call, Ghosts, Op};
 use crate::error::{Error, Result};
 
 /// Bytes of the header.
@@ -53,7 +53,21 @@ impl Client {
         let oid = key.header.oid(id);
         let request = write_request(op::WRITE_OBJ, oid, None, LENGTH_AT as u32);
         let payload = record[LENGTH_AT..end].to_vec();
-        self.cluster.call(op, Call::new(request).payload(payload).resendable()).await.map(drop)
+        // An attempt whose answer was lost must be over before the next value can be set.
+        let ghosts = Ghosts::default();
+        let mut backoff = Backoff::default();
+        loop {
+            let call = Call::new(request).payload(payload.clone()).tracked(&ghosts);
+            match self.cluster.call(op, call).await {
+                Err(error) if error.is_ambiguous() => {
+                    ghosts.settle(&self.cluster, op).await?;
+                    if !backoff.wait(&self.cluster, op).await? {
+                        return Err(error);
+                    }
+                }
+                result => return result.map(drop),
+            }
+        }
     }
 
     /// The value, cut after `room` bytes, and its whole length.
@@ -88,25 +102,28 @@ impl Client {
         record: Vec<u8>,
     ) -> std::result::Result<u32, (Error, u32)> {
         let mut lost = false;
+        let mut backoff = Backoff::default();
         loop {
             let call = Call::new(attr::get_vdi_attr(flags, 0)).payload(record.clone());
-            return match self.cluster.call_any(op, call).await {
+            let (error, id) = match self.cluster.call_any(op, call).await {
                 Ok(reply) => {
                     let (result, id) = (reply.header.result(), reply.header.vdi().attr_id.get());
                     // Deleted by the attempt whose answer was lost.
                     let done = lost && flags == op::FLAG_ATTR_DEL && result == SdResult::NO_OBJ;
                     if result.is_success() || done {
-                        Ok(id)
-                    } else {
-                        Err((Error::Server { opcode: op::GET_VDI_ATTR, result }, id))
+                        return Ok(id);
                     }
+                    (Error::Server { opcode: op::GET_VDI_ATTR, result }, id)
                 }
-                Err(Error::Lost(_)) => {
-                    lost = true;
-                    continue;
-                }
-                Err(error) => Err((error, 0)),
+                Err(error) => (error, 0),
             };
+            if !error.is_ambiguous() {
+                return Err((error, id));
+            }
+            lost = true;
+            if !backoff.wait(&self.cluster, op).await.map_err(|error| (error, 0))? {
+                return Err((error, id));
+            }
         }
     }
 }

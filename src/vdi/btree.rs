@@ -21,13 +21,12 @@ use sheepdog_proto::inode::{BTREE_COUNTER_OFFSET, MAP_OFFSET};
 use sheepdog_proto::{Oid, Request, SdResult, Vid, op};
 
 use super::inode::{answered, read_object, write_request};
-use super::map::{IndexHold, IndexLocks};
+use super::map::IndexHold;
 use super::{Vdi, View};
-use crate::cluster::{Call, Cluster, Op};
+use crate::cluster::{Backoff, Call, Cluster, Ghosts, Op};
 use crate::error::{Error, Result};
 use crate::exec::{lock, try_for_each_concurrent};
 use crate::net::SendBuf;
-use crate::wire::Lost;
 
 /// Bytes of the inode between the start of the btree counter and the root.
 const GAP_LEN: usize = (MAP_OFFSET - BTREE_COUNTER_OFFSET) as usize;
@@ -162,7 +161,8 @@ impl Tree {
             match &self.root {
                 Root::Leaves(_) => self.nodes.clear(),
                 Root::Children(children) => {
-                    self.nodes.retain(|oid, _| children.iter().any(|child| child.oid.get() == oid.0));
+                    self.nodes
+                        .retain(|oid, _| children.iter().any(|child| child.oid.get() == oid.0));
                 }
             }
         }
@@ -465,7 +465,7 @@ impl Vdi {
                 return Ok(());
             }
             turn.doubtful = true;
-            match store_all(cluster, op, &mut turn, writes).await {
+            match store_all(cluster, op, &turn.ghosts, writes).await {
                 Ok(()) => {
                     if let Some(tree) = &mut lock(&self.state).tree {
                         tree.apply(plan);
@@ -485,28 +485,22 @@ impl Vdi {
 
     /// While the gate is closed: frees the objects of a hypervolume from `first` on.
     pub(super) async fn cut_off_tree(&self, cluster: &Cluster, op: &Op, first: u64) -> Result<()> {
-        let mut turn = self.tree_turn(cluster, op).await?;
-        turn.doubtful = true;
-        let vid = self.view().vid;
-        remove_from(cluster, op, vid, first, Order::EntriesFirst, &mut turn).await?;
+        let turn = self.tree_turn(cluster, op).await?;
+        // Nobody reads it before the turn is over.
         lock(&self.state).tree = None;
-        turn.doubtful = false;
-        Ok(())
-    }
-
-    /// Waits for what was given up while it changed the tree.
-    pub(super) async fn clear_up_tree(&self, cluster: &Cluster, op: &Op) -> Result<()> {
-        match self.tree_lock.uncleared().is_empty() {
-            true => Ok(()),
-            false => self.tree_turn(cluster, op).await.map(drop),
-        }
+        let (vid, order) = (self.view().vid, Order::EntriesFirst);
+        remove_from(cluster, op, vid, first, order, &turn.ghosts).await?;
+        turn.ghosts.settle(cluster, op).await
     }
 
     /// The right to read more of the tree, or to change it. What others gave up is over by then,
     /// and what it left in doubt will be read again.
     async fn tree_turn(&self, cluster: &Cluster, op: &Op) -> Result<IndexHold<'_>> {
         let mut turn = self.tree_lock.exclusive(0).await;
-        settle(cluster, op, &mut turn).await?;
+        while let Some(ghost) = turn.inherited_ghosts.last() {
+            cluster.settled(op, *ghost).await?;
+            turn.inherited_ghosts.pop();
+        }
         if turn.doubtful {
             lock(&self.state).tree = None;
             turn.doubtful = false;
@@ -548,40 +542,33 @@ async fn are_stored(cluster: &Cluster, op: &Op, marks: Vec<(Oid, u32, Vec<u8>)>)
     Ok(true)
 }
 
-async fn settle(cluster: &Cluster, op: &Op, turn: &mut IndexHold<'_>) -> Result<()> {
-    turn.inherited_ghosts.append(&mut turn.ghosts.take());
-    while let Some(ghost) = turn.inherited_ghosts.last() {
-        cluster.settled(op, *ghost).await?;
-        turn.inherited_ghosts.pop();
-    }
-    Ok(())
-}
-
 async fn store_all(
     cluster: &Cluster,
     op: &Op,
-    turn: &mut IndexHold<'_>,
+    ghosts: &Ghosts,
     writes: Vec<Write>,
 ) -> Result<()> {
     for write in writes {
-        store(cluster, op, turn, write).await?;
+        store(cluster, op, ghosts, write).await?;
     }
     Ok(())
 }
 
-/// Stores a part of the tree, never beside a lost attempt to store anything of it.
-async fn store(
-    cluster: &Cluster,
-    op: &Op,
-    turn: &mut IndexHold<'_>,
-    write: Write,
-) -> Result<()> {
+/// Stores a part of the tree, never beside a lost attempt to store anything of it. Twice the same
+/// does no harm.
+async fn store(cluster: &Cluster, op: &Op, ghosts: &Ghosts, write: Write) -> Result<()> {
     let request = write_request(write.opcode, write.oid, None, write.offset);
     let payload = SendBuf::from(write.bytes);
+    let mut backoff = Backoff::default();
     loop {
-        let call = Call::new(request).payload(payload.clone()).tracked(&turn.ghosts);
+        ghosts.settle(cluster, op).await?;
+        let call = Call::new(request).payload(payload.clone()).tracked(ghosts);
         match cluster.call(op, call).await {
-            Err(Error::Lost(Lost { sent: true, .. })) => settle(cluster, op, turn).await?,
+            Err(error) if error.is_ambiguous() => {
+                if !backoff.wait(cluster, op).await? {
+                    return Err(error);
+                }
+            }
             result => return result.map(drop),
         }
     }
@@ -593,11 +580,11 @@ pub(super) async fn remove_object(
     cluster: &Cluster,
     op: &Op,
     oid: Oid,
-    hold: &IndexHold<'_>,
+    ghosts: &Ghosts,
 ) -> Result<()> {
     let arm = ObjArm { oid: oid.0.into(), ..Default::default() };
     let request = Request::new(op::REMOVE_OBJ, 0, arm);
-    match cluster.call(op, Call::new(request).resendable().tracked(&hold.ghosts)).await {
+    match cluster.call(op, Call::new(request).resendable().tracked(ghosts)).await {
         result if answered(&result, SdResult::NO_OBJ) => Ok(()),
         result => result.map(drop),
     }
@@ -615,13 +602,15 @@ enum Order {
 /// Removes all objects of a hypervolume, and its tree except for the root, which is empty then.
 /// 1.0 servers would do it as well when they delete the VDI, but all others wait meanwhile, and
 /// the nodes stay (4.11).
-pub(super) async fn remove_all(cluster: &Cluster, op: &Op, vid: Vid) -> Result<()> {
-    let locks = IndexLocks::default();
-    let mut turn = locks.exclusive(0).await;
-    let counter = remove_from(cluster, op, vid, 0, Order::ObjectsFirst, &mut turn).await?;
-    let turn = &turn;
+pub(super) async fn remove_all(
+    cluster: &Cluster,
+    op: &Op,
+    vid: Vid,
+    ghosts: &Ghosts,
+) -> Result<()> {
+    let counter = remove_from(cluster, op, vid, 0, Order::ObjectsFirst, ghosts).await?;
     let nodes = 0..counter.min(MAX_NODES);
-    try_for_each_concurrent(nodes.map(|n| remove_object(cluster, op, vid.btree(n), turn))).await
+    try_for_each_concurrent(nodes.map(|n| remove_object(cluster, op, vid.btree(n), ghosts))).await
 }
 
 /// Cuts the tree off at `first` and removes the objects behind, from the end on, so that what is
@@ -632,7 +621,7 @@ async fn remove_from(
     vid: Vid,
     first: u64,
     order: Order,
-    turn: &mut IndexHold<'_>,
+    ghosts: &Ghosts,
 ) -> Result<u32> {
     let mut tree = Tree::read(cluster, op, vid).await?;
     loop {
@@ -659,11 +648,11 @@ async fn remove_from(
                 }
             };
             if order == Order::EntriesFirst {
-                store(cluster, op, turn, write).await?;
-                remove_objects(cluster, op, vid, &cut, turn).await?;
+                store(cluster, op, ghosts, write).await?;
+                remove_objects(cluster, op, vid, &cut, ghosts).await?;
             } else {
-                remove_objects(cluster, op, vid, &cut, turn).await?;
-                store(cluster, op, turn, write).await?;
+                remove_objects(cluster, op, vid, &cut, ghosts).await?;
+                store(cluster, op, ghosts, write).await?;
             }
         }
         let (Some(oid), Root::Children(children)) = (node, &mut tree.root) else { break };
@@ -678,8 +667,8 @@ async fn remove_from(
         if children.is_empty() {
             tree.root = Root::Leaves(Vec::new());
         }
-        store(cluster, op, turn, tree.root_header(vid, header)).await?;
-        remove_object(cluster, op, oid, turn).await?;
+        store(cluster, op, ghosts, tree.root_header(vid, header)).await?;
+        remove_object(cluster, op, oid, ghosts).await?;
     }
     Ok(tree.counter())
 }
@@ -690,10 +679,10 @@ async fn remove_objects(
     op: &Op,
     vid: Vid,
     leaves: &[Leaf],
-    turn: &IndexHold<'_>,
+    ghosts: &Ghosts,
 ) -> Result<()> {
     let own = leaves.iter().filter(|leaf| leaf.vdi_id.get() == vid.get());
-    let objects = own.map(|leaf| remove_object(cluster, op, vid.data(leaf.idx.get()), turn));
+    let objects = own.map(|leaf| remove_object(cluster, op, vid.data(leaf.idx.get()), ghosts));
     try_for_each_concurrent(objects).await
 }
 

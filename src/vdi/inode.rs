@@ -8,10 +8,11 @@ use sheepdog_proto::inode::{
 };
 use sheepdog_proto::zerocopy::FromBytes;
 use sheepdog_proto::{
-    DEFAULT_BLOCK_SIZE_SHIFT, NAME_LEN, Oid, Request, SdResult, VDI_BITMAP_LEN, Vid, field_text, name_field, op,
+    DEFAULT_BLOCK_SIZE_SHIFT, NAME_LEN, Oid, Request, SdResult, VDI_BITMAP_LEN, Vid, field_text,
+    name_field, op,
 };
 
-use crate::cluster::{Call, Cluster, Ghosts, Op};
+use crate::cluster::{Backoff, Call, Cluster, Ghosts, Op};
 use crate::error::{Error, Refusal, Result};
 use crate::net::SendBuf;
 use crate::wire::Dest;
@@ -122,11 +123,16 @@ pub async fn new_vdi(
 ) -> Result<Vid> {
     let request = Request::new(op::NEW_VDI, op::FLAG_WRITE, arm);
     let ghosts = Ghosts::default();
+    let mut backoff = Backoff::default();
     loop {
         let call = Call::new(request).payload(name.0.to_vec()).tracked(&ghosts);
         match cluster.call(op, call).await {
             Ok(reply) => return vid_of(&reply),
-            Err(Error::Lost(_)) => {}
+            Err(error) if error.is_ambiguous() => {
+                if !backoff.wait(cluster, op).await? {
+                    return Err(error);
+                }
+            }
             Err(error) => return Err(error),
         }
         // The answer was lost: what the name stands for now tells what came of it (5.15).

@@ -8,13 +8,14 @@ use sheepdog_proto::{Request, SdResult, Vid, op};
 
 use super::inode::{self, answered, write_request};
 use super::map::{IndexHold, PAGE, owner};
+use super::range::REMOVAL_LIMIT;
 use super::stale::{Cause, Retries};
 use super::{Vdi, View, Which};
-use crate::cluster::{Call, Cluster, Op};
+use crate::cluster::{Backoff, Call, Cluster, Op};
 use crate::error::{Error, Refusal, Result};
 use crate::exec::{join, lock, try_for_each_concurrent};
 use crate::net::{RecvBuf, SendBuf};
-use crate::wire::{Dest, Lost};
+use crate::wire::Dest;
 
 /// The part of a range that lies in one object.
 pub(super) struct Piece {
@@ -43,6 +44,8 @@ pub(super) fn pieces(offset: u64, len: usize, shift: u8) -> impl Iterator<Item =
     })
 }
 
+pub(super) const BEYOND: Error = Error::Invalid("the range passes the end of the VDI");
+
 /// The piece that a range is, where it lies in one object: the usual case, which needs no list.
 fn only_piece(offset: u64, len: usize, shift: u8) -> Option<Piece> {
     pieces(offset, len, shift).next().filter(|piece| piece.range.end == len)
@@ -58,18 +61,22 @@ impl Vdi {
         offset: u64,
         len: u64,
     ) -> Result<View> {
-        const BEYOND: Error = Error::Invalid("the range passes the end of the VDI");
         let end = offset.checked_add(len).ok_or(BEYOND)?;
         let view = self.view();
         if end <= view.size {
             return Ok(view);
         }
-        if self.which == Which::WORKING
-            && let Ok(header) = Box::pin(self.read_again(cluster, op)).await
-        {
-            let mut state = lock(&self.state);
-            if state.version == view.version {
-                state.header.vdi_size = header.vdi_size;
+        if self.which == Which::WORKING {
+            match Box::pin(self.read_again(cluster, op)).await {
+                Ok(header) => {
+                    let mut state = lock(&self.state);
+                    if state.version == view.version {
+                        state.header.vdi_size = header.vdi_size;
+                    }
+                }
+                // Frozen by a snapshot: the size is what it was.
+                Err(Error::Refused(Refusal::NoVdi)) => {}
+                Err(error) => return Err(error),
             }
         }
         let view = self.view();
@@ -125,6 +132,7 @@ impl Vdi {
         if self.which != Which::WORKING {
             return Err(Error::Refused(Refusal::ReadOnly));
         }
+        let _change = self.changes.begin();
         let view = self.view_of_range(cluster, op, offset, buf.len() as u64).await?;
         let piece = |p: Piece| self.write_piece(cluster, op, p.index, p.offset, buf.slice(p.range));
         match only_piece(offset, buf.len(), view.shift) {
@@ -148,6 +156,11 @@ impl Vdi {
         loop {
             let pass = self.gate.pass().await;
             let view = self.view();
+            // Cut off meanwhile: written now, it would come back when the VDI grows again.
+            let end = (u64::from(index) << view.shift) + u64::from(offset) + buf.len() as u64;
+            if end > view.size {
+                return Err(BEYOND);
+            }
             let result = self.write_once(cluster, op, &view, index, offset, &buf).await;
             // Whoever refreshes must close the gate, with this writer outside.
             drop(pass);
@@ -203,19 +216,23 @@ impl Vdi {
         offset: u32,
         buf: &SendBuf,
     ) -> Result<Written> {
-        self.wait_for_removal(cluster, op, view, hold.index).await?;
+        self.wait_for_removal(cluster, op, view, hold.index, REMOVAL_LIMIT).await?;
         let oid = view.vid.data(hold.index);
         let base = owner(entry)?.map(|owner| owner.data(hold.index));
         let request = write_request(op::CREATE_AND_WRITE_OBJ, oid, base, offset);
+        let mut backoff = Backoff::default();
         loop {
             let call = Call::new(request).payload(buf.clone()).tracked(&hold.ghosts);
             match cluster.call(op, call).await {
                 Ok(_) => break,
                 // Nobody else writes to the object, and no map update names it: it may be created
                 // again, but never beside the lost attempt (0.5).
-                Err(Error::Lost(Lost { sent: true, .. })) => {
+                Err(error) if error.is_ambiguous() => {
                     hold.inherited_ghosts.append(&mut hold.ghosts.take());
                     self.clear_up(cluster, op, view, hold).await?;
+                    if !backoff.wait(cluster, op).await? {
+                        return Err(error);
+                    }
                 }
                 Err(error) => match error.server_result() {
                     Some(SdResult::READONLY) => return Ok(Written::Frozen),
@@ -255,6 +272,7 @@ impl Vdi {
             return Box::pin(self.change_tree(cluster, op, view, &[(hold.index, new)])).await;
         }
         let mut refused = false;
+        let mut backoff = Backoff::default();
         loop {
             hold.doubtful = true;
             let update = inode::write_entries(
@@ -276,13 +294,20 @@ impl Vdi {
             if stored == new {
                 return Ok(());
             }
-            if let Error::Server { .. } = error {
-                if refused || stored != old {
+            if stored != old {
+                return Err(Error::Io("another client changes the same part of the map"));
+            }
+            if error.is_ambiguous() {
+                if !backoff.wait(cluster, op).await? {
                     return Err(error);
                 }
-                refused = true;
-            } else if stored != old {
-                return Err(Error::Io("another client changes the same part of the map"));
+            } else if std::mem::replace(&mut refused, true) {
+                return Err(error);
+            }
+            // Time has passed: servers would let the update into a snapshot (7.2).
+            if let Standing::Frozen = self.standing(cluster, op, view, hold.index).await? {
+                let (opcode, result) = (op::WRITE_OBJ, SdResult::READONLY);
+                return Err(Error::Server { opcode, result });
             }
         }
         lock(&self.state).pages.set(hold.index, new);

@@ -8,18 +8,17 @@ use sheepdog_proto::{
     DEFAULT_BLOCK_SIZE_SHIFT, MAX_COPIES, Request, SdResult, Vid, erasure_policy, op,
 };
 
-use super::{Client, Vdi, btree};
 use super::inode::{self, Name, Which, answered, write_request};
-use crate::cluster::{Call, Cluster, Ghosts, Op};
+use super::{Client, Vdi, btree};
+use crate::cluster::{Backoff, Call, Cluster, Ghosts, Op};
 use crate::error::{Error, Refusal, Result};
 use crate::exec::try_for_each_concurrent;
-use crate::wire::Lost;
 
 /// Entries of one read while a map is scanned: 256 KiB.
-const SCAN: u32 = 64 * 1024;
+pub(super) const SCAN: u32 = 64 * 1024;
 /// Nonzero entries that one write empties: servers release them one by one, and clients have
 /// always sent this many (5.12).
-const EMPTY_RUN: usize = 128;
+pub(super) const EMPTY_RUN: usize = 128;
 /// Objects that are preallocated before their entries are stored together.
 const PREALLOC_RUN: u32 = 128;
 
@@ -88,12 +87,14 @@ impl Client {
             block_size_shift: shift,
             ..Default::default()
         };
+        // Until all is allocated nobody of this program opens it.
+        let _turn = self.turn_if_closed(op, name).await?;
         let vid = self.new_name(op, &name, arm).await?;
         if options.prealloc {
-            let result = preallocate(&self.cluster, op, name, vid).await;
+            let result = self.preallocate(op, name, vid).await;
             if result.is_err() {
                 // Nobody asked for half of it.
-                let undone = delete_found(&self.cluster, op, &name, &Which::WORKING, vid).await;
+                let undone = self.delete_found(op, &name, &Which::WORKING, vid).await;
                 if let Err(e) = undone {
                     log::warn!("VDI {name}: preallocated in part, and not deleted: {e}");
                 }
@@ -125,7 +126,7 @@ impl Client {
     pub async fn delete(&self, op: &Op, name: Name) -> Result<()> {
         let _turn = self.turn_if_closed(op, name).await?;
         let vid = inode::lookup(&self.cluster, op, &name, &Which::WORKING).await?;
-        delete_found(&self.cluster, op, &name, &Which::WORKING, vid).await
+        self.delete_found(op, &name, &Which::WORKING, vid).await
     }
 
     /// The object size of new VDIs, as a shift. The size limit depends on it, so a server is not
@@ -145,76 +146,99 @@ impl Client {
     }
 }
 
-/// Creates all objects of a new VDI, as zeros, and maps them.
-async fn preallocate(cluster: &Cluster, op: &Op, name: Name, vid: Vid) -> Result<()> {
-    let header = inode::read_header(cluster, op, vid).await?;
-    let vdi = Vdi::new(name, Which::WORKING, header, vid, None);
-    let view = vdi.view();
-    let count = object_count(view.size, view.shift);
-    for first in (0..count).step_by(PREALLOC_RUN as usize) {
-        let first = first as u32;
-        let len = PREALLOC_RUN.min((count - u64::from(first)) as u32);
-        let run = (0..len).map(|i| first + i);
-        try_for_each_concurrent(run.clone().map(|index| async move {
-            let create = write_request(op::CREATE_AND_WRITE_OBJ, vid.data(index), None, 0);
-            // Created twice it is zeros all the same: nobody can write to it yet.
-            cluster.call(op, Call::new(create).resendable()).await.map(drop)
-        }))
-        .await?;
-        if view.store_policy == STORE_ARRAY {
-            // Every entry of the run changes, from 0, which has no reference to release.
-            write_run(cluster, op, vid, first, &vec![vid.get(); len as usize]).await?;
-        } else {
-            let entries: Vec<(u32, Vid)> = run.map(|index| (index, vid)).collect();
-            vdi.change_tree(cluster, op, &view, &entries).await?;
-        }
-    }
-    Ok(())
-}
-
-/// Deletes the VDI or snapshot that a lookup has found: empties its map, since servers from 0.9 on count references by
-/// that and 1.0 ones do not delete otherwise (4.11), then removes the name.
-pub(super) async fn delete_found(
-    cluster: &Cluster,
-    op: &Op,
-    name: &Name,
-    which: &Which,
-    vid: Vid,
-) -> Result<()> {
-    let header = inode::read_header(cluster, op, vid).await?;
-    inode::check(&header, vid, name, which)?;
-    if header.store_policy == STORE_ARRAY {
-        empty_map(cluster, op, vid, 0..inode::objects(&header)).await?;
-    } else if header.is_snapshot() {
-        // Nobody counts who shares its objects (3.9).
-        return Err(Error::Refused(Refusal::NoSupport));
-    } else {
-        btree::remove_all(cluster, op, vid).await?;
-    }
-    loop {
-        match inode::del_vdi(cluster, op, name, which).await {
-            Ok(()) => return Ok(()),
-            // Somebody else was faster, or an attempt of ours whose answer was lost.
-            result
-                if answered(&result, SdResult::NO_VDI) || answered(&result, SdResult::NO_TAG) =>
-            {
-                return Ok(());
+impl Client {
+    /// Creates all objects of a new VDI, as zeros, and maps them.
+    async fn preallocate(&self, op: &Op, name: Name, vid: Vid) -> Result<()> {
+        let (cluster, ghosts) = (&self.cluster, &*self.ghosts_of(vid));
+        let header = inode::read_header(cluster, op, vid).await?;
+        let vdi = Vdi::new(name, Which::WORKING, header, vid, None);
+        let view = vdi.view();
+        let count = object_count(view.size, view.shift);
+        for first in (0..count).step_by(PREALLOC_RUN as usize) {
+            let first = first as u32;
+            let len = PREALLOC_RUN.min((count - u64::from(first)) as u32);
+            let run = (0..len).map(|i| first + i);
+            try_for_each_concurrent(run.clone().map(|index| async move {
+                let create = write_request(op::CREATE_AND_WRITE_OBJ, vid.data(index), None, 0);
+                // Created twice it is zeros all the same: nobody writes to it yet.
+                let call = Call::new(create).resendable().tracked(ghosts);
+                cluster.call(op, call).await.map(drop)
+            }))
+            .await?;
+            ghosts.settle(cluster, op).await?;
+            if view.store_policy == STORE_ARRAY {
+                // Every entry of the run changes, from 0, which has no reference to release.
+                let entries = vec![vid.get(); len as usize];
+                write_run(cluster, op, vid, first, &entries, ghosts).await?;
+            } else {
+                let entries: Vec<(u32, Vid)> = run.map(|index| (index, vid)).collect();
+                vdi.change_tree(cluster, op, &view, &entries).await?;
             }
-            Err(Error::Lost(_)) => match inode::lookup(cluster, op, name, which).await {
-                Ok(found) if found == vid => {}
-                // The name is free, or another's by now.
-                Ok(_) => return Ok(()),
-                result
-                    if answered(&result, SdResult::NO_VDI)
-                        || answered(&result, SdResult::NO_TAG) =>
-                {
-                    return Ok(());
+        }
+        Ok(())
+    }
+
+    /// Deletes the VDI or snapshot that a lookup has found: empties its map, since servers from
+    /// 0.9 on count references by that and 1.0 ones do not delete otherwise (4.11), then removes
+    /// the name.
+    pub(super) async fn delete_found(
+        &self,
+        op: &Op,
+        name: &Name,
+        which: &Which,
+        vid: Vid,
+    ) -> Result<()> {
+        let cluster = &self.cluster;
+        let header = inode::read_header(cluster, op, vid).await?;
+        inode::check(&header, vid, name, which)?;
+        // By its id: two snapshots can have one tag.
+        let which = match header.is_snapshot() {
+            true => Which::snap_id(header.snap_id.get()),
+            false => Which::WORKING,
+        };
+        if header.store_policy != STORE_ARRAY && header.is_snapshot() {
+            // Nobody counts who shares its objects (3.9).
+            return Err(Error::Refused(Refusal::NoSupport));
+        }
+        let ghosts = self.ghosts_of(vid);
+        let mut backoff = Backoff::default();
+        for _ in 0..MAX_ATTEMPTS {
+            ghosts.settle(cluster, op).await?;
+            if header.store_policy == STORE_ARRAY {
+                empty_map(cluster, op, vid, 0..inode::objects(&header), &ghosts).await?;
+            } else {
+                btree::remove_all(cluster, op, vid, &ghosts).await?;
+            }
+            match inode::del_vdi(cluster, op, name, &which).await {
+                Ok(()) => {}
+                // Somebody else was faster, or an attempt of ours whose answer was lost.
+                result if is_gone(&result) => return Ok(()),
+                Err(error) if error.is_ambiguous() => {
+                    if !backoff.wait(cluster, op).await? {
+                        return Err(error);
+                    }
                 }
                 Err(error) => return Err(error),
-            },
-            Err(error) => return Err(error),
+            }
+            // A 1.0 server says so, too, where an entry was stored meanwhile, and only hides the
+            // VDI then (4.11).
+            match inode::lookup(cluster, op, name, &which).await {
+                Ok(found) if found == vid => {}
+                Ok(_) => return Ok(()),
+                result if is_gone(&result) => return Ok(()),
+                Err(error) => return Err(error),
+            }
         }
+        Err(Error::Io("another client writes to the VDI that is being deleted"))
     }
+}
+
+/// How often a deletion finds that entries were stored meanwhile.
+const MAX_ATTEMPTS: usize = 10;
+
+/// Whether a server said that there is no such VDI or snapshot.
+fn is_gone<T>(result: &Result<T>) -> bool {
+    answered(result, SdResult::NO_VDI) || answered(result, SdResult::NO_TAG)
 }
 
 /// Zeroes a range of a map's entries: the server releases the objects they name. Broken off at any
@@ -224,12 +248,13 @@ pub(super) async fn empty_map(
     op: &Op,
     vid: Vid,
     range: Range<u32>,
+    ghosts: &Ghosts,
 ) -> Result<()> {
     for first in range.clone().step_by(SCAN as usize) {
         let len = SCAN.min(range.end - first);
         let entries = inode::read_entries(cluster, op, vid, first, len).await?;
         for (start, len) in runs(&entries, EMPTY_RUN) {
-            write_run(cluster, op, vid, first + start as u32, &vec![0; len]).await?;
+            write_run(cluster, op, vid, first + start as u32, &vec![0; len], ghosts).await?;
         }
     }
     Ok(())
@@ -237,7 +262,7 @@ pub(super) async fn empty_map(
 
 /// The nonzero entries as runs (start, length) from one nonzero entry to another, of at most `max`
 /// nonzero ones each. Zeros inside stay zero, which releases nothing.
-fn runs(entries: &[u32], max: usize) -> Vec<(usize, usize)> {
+pub(super) fn runs(entries: &[u32], max: usize) -> Vec<(usize, usize)> {
     let mut used = entries.iter().enumerate().filter(|(_, e)| **e != 0).map(|(i, _)| i).peekable();
     let mut runs = Vec::new();
     while let Some(start) = used.next() {
@@ -251,17 +276,22 @@ fn runs(entries: &[u32], max: usize) -> Vec<(usize, usize)> {
 }
 
 /// Stores a run of entries that all change, of a map that nobody else changes.
-async fn write_run(
+pub(super) async fn write_run(
     cluster: &Cluster,
     op: &Op,
     vid: Vid,
     first: u32,
     entries: &[u32],
+    ghosts: &Ghosts,
 ) -> Result<()> {
-    let ghosts = Ghosts::default();
+    let mut backoff = Backoff::default();
     loop {
-        match inode::write_entries(cluster, op, vid, first, entries, &ghosts).await {
-            Err(Error::Lost(Lost { sent: true, .. })) => {}
+        match inode::write_entries(cluster, op, vid, first, entries, ghosts).await {
+            Err(error) if error.is_ambiguous() => {
+                if !backoff.wait(cluster, op).await? {
+                    return Err(error);
+                }
+            }
             result => return result,
         }
         // Never repeated beside the lost attempt, nor after it was carried out (3.7, hazard 2).

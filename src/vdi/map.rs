@@ -97,6 +97,11 @@ impl IndexLocks {
         left.map(|(index, _)| *index).collect()
     }
 
+    /// Takes everything that was left behind, where nobody is at work any more.
+    pub fn take_ghosts(&self) -> Vec<Ghost> {
+        lock(&self.0).drain().flat_map(|(_, busy)| busy.ghosts).collect()
+    }
+
     async fn acquire(&self, index: u32, exclusive: bool) -> IndexHold<'_> {
         poll_fn(|cx| {
             let mut table = lock(&self.0);
@@ -155,6 +160,44 @@ impl Drop for IndexHold<'_> {
                 table.remove(&self.index);
             }
             wakers
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// Counts the operations that may change a VDI, from their first piece to their last.
+#[derive(Default)]
+pub struct Changes(Mutex<(usize, WaitList)>);
+
+/// An operation under way.
+pub struct Change<'a>(&'a Changes);
+
+impl Changes {
+    pub fn begin(&self) -> Change<'_> {
+        lock(&self.0).0 += 1;
+        Change(self)
+    }
+
+    /// Waits until none is under way.
+    pub async fn ended(&self) {
+        poll_fn(|cx| {
+            let (count, waiters) = &mut *lock(&self.0);
+            if *count == 0 {
+                return Poll::Ready(());
+            }
+            waiters.register(cx);
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        let wakers = {
+            let (count, waiters) = &mut *lock(&self.0.0);
+            *count -= 1;
+            if *count == 0 { waiters.take() } else { Vec::new() }
         };
         wakers.into_iter().for_each(Waker::wake);
     }

@@ -29,16 +29,21 @@ pub use lifecycle::CreateOptions;
 pub use list::Info;
 pub use range::{Extent, ExtentKind};
 
-use crate::cluster::{Cluster, Op};
+use crate::cluster::{Cluster, Ghosts, Op};
 use crate::error::{Error, Refusal, Result};
 use crate::exec::{WaitList, lock};
 use btree::Tree;
-use map::{Gate, IndexLocks, Pages};
+use map::{Changes, Gate, IndexLocks, Pages};
 
 /// A program's view of one cluster: what an `sd_t` stands for.
 pub struct Client {
     pub cluster: Cluster,
     open: Mutex<OpenVdis>,
+    /// Changes of maps that were given up, by the VDI: nobody may change that map before they are
+    /// over (3.7, hazard 2).
+    ghosts: Mutex<HashMap<Vid, Arc<Ghosts>>>,
+    /// Locks that are to be released and could not be so far.
+    stray_locks: Mutex<Vec<Vid>>,
 }
 
 #[derive(Default)]
@@ -64,6 +69,7 @@ pub struct Vdi {
     name: Name,
     which: Which,
     state: Mutex<State>,
+    changes: Changes,
     gate: Gate,
     indexes: IndexLocks,
     /// Its one index is held by whoever reads the tree of a hypervolume, or changes it.
@@ -74,8 +80,8 @@ pub struct Vdi {
 struct State {
     header: InodeHeader,
     vid: Vid,
-    /// The VDI id whose lock we hold: not always the current one (5.16).
-    locked: Option<Vid>,
+    /// The VDI ids whose locks we hold: not always just the current one (5.16).
+    locked: Vec<Vid>,
     pages: Pages,
     /// The index of a hypervolume, instead of the pages.
     tree: Option<Tree>,
@@ -97,7 +103,23 @@ struct View {
 
 impl Client {
     pub fn new(cluster: Cluster) -> Client {
-        Client { cluster, open: Mutex::default() }
+        let (ghosts, stray_locks) = (Mutex::default(), Mutex::default());
+        Client { cluster, open: Mutex::default(), ghosts, stray_locks }
+    }
+
+    /// The changes of a VDI's map that were given up.
+    fn ghosts_of(&self, vid: Vid) -> Arc<Ghosts> {
+        let mut table = lock(&self.ghosts);
+        table.retain(|_, ghosts| !ghosts.is_empty() || Arc::strong_count(ghosts) > 1);
+        table.entry(vid).or_default().clone()
+    }
+
+    async fn release_strays(&self, op: &Op) -> Result<()> {
+        loop {
+            let Some(vid) = lock(&self.stray_locks).last().copied() else { return Ok(()) };
+            inode::release(&self.cluster, op, vid).await?;
+            lock(&self.stray_locks).retain(|other| *other != vid);
+        }
     }
 
     /// Opens the working VDI `name` for reading and writing, or shares it where it is open.
@@ -106,7 +128,7 @@ impl Client {
             Turn::Shared(vdi) => return Ok(vdi),
             Turn::Mine(turn) => turn,
         };
-        let vdi = Arc::new(Vdi::open_working(&self.cluster, op, name).await?);
+        let vdi = Arc::new(self.open_working(op, name).await?);
         turn.finish(Some(Opened::Open { vdi: vdi.clone(), handles: 1 }));
         Ok(vdi)
     }
@@ -128,11 +150,13 @@ impl Client {
                 _ => return Ok(()),
             }
         }
-        let _turn = MyTurn { client: self, name: vdi.name, end: None };
+        let _turn = MyTurn { client: self, name: Box::new(vdi.name), end: None };
+        let closing = Closing { client: self, vdi: &vdi };
+        vdi.changes.ended().await;
         let _quiet = vdi.gate.close().await;
         vdi.wait_for_removals(&self.cluster, op).await?;
-        vdi.clear_up_tree(&self.cluster, op).await?;
-        vdi.release_lock(&self.cluster, op).await
+        drop(closing);
+        self.release_strays(op).await
     }
 
     /// Closes one handle of a snapshot.
@@ -158,8 +182,27 @@ impl Client {
             vdis.collect()
         };
         for vdi in vdis {
-            if let Err(error) = vdi.release_lock(&self.cluster, op).await {
-                log::warn!("VDI {}: its lock may remain: {error}", vdi.name);
+            drop(Closing { client: self, vdi: &vdi });
+        }
+        if let Err(error) = self.release_strays(op).await {
+            log::warn!("locks may remain: {error}");
+        }
+    }
+
+    /// Locks and reads a working VDI (5.2).
+    async fn open_working(&self, op: &Op, name: Name) -> Result<Vdi> {
+        let cluster = &self.cluster;
+        let vid = inode::lock(cluster, op, &name).await?;
+        let guard = LockGuard { client: self, vid: Some(vid) };
+        self.ghosts_of(vid).settle(cluster, op).await?;
+        match Vdi::read_checked(cluster, op, vid, &name, &Which::WORKING).await {
+            Ok(header) => Ok(Vdi::new(name, Which::WORKING, header, vid, guard.keep())),
+            Err(error) => {
+                drop(guard);
+                if let Err(e) = self.release_strays(op).await {
+                    log::warn!("VDI {name}: its lock may remain: {e}");
+                }
+                Err(error)
             }
         }
     }
@@ -180,6 +223,7 @@ impl Client {
                 }
                 None => {
                     open.working.insert(name, Opened::InTransition);
+                    let name = Box::new(name);
                     Poll::Ready(Turn::Mine(MyTurn { client: self, name, end: None }))
                 }
             }
@@ -199,6 +243,45 @@ impl Client {
     }
 }
 
+/// A lock that was just taken, to be released unless the VDI is opened.
+struct LockGuard<'a> {
+    client: &'a Client,
+    vid: Option<Vid>,
+}
+
+impl LockGuard<'_> {
+    fn keep(mut self) -> Option<Vid> {
+        self.vid.take()
+    }
+}
+
+impl Drop for LockGuard<'_> {
+    fn drop(&mut self) {
+        lock(&self.client.stray_locks).extend(self.vid.take());
+    }
+}
+
+/// The close of a VDI: what it leaves behind, however far it comes, is the client's.
+struct Closing<'a> {
+    client: &'a Client,
+    vdi: &'a Vdi,
+}
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        let (vid, locked) = {
+            let mut state = lock(&self.vdi.state);
+            (state.vid, std::mem::take(&mut state.locked))
+        };
+        lock(&self.client.stray_locks).extend(locked);
+        let mut ghosts = self.vdi.indexes.take_ghosts();
+        ghosts.append(&mut self.vdi.tree_lock.take_ghosts());
+        if !ghosts.is_empty() {
+            self.client.ghosts_of(vid).add(ghosts);
+        }
+    }
+}
+
 enum Turn<'a> {
     Mine(MyTurn<'a>),
     Shared(Arc<Vdi>),
@@ -207,7 +290,7 @@ enum Turn<'a> {
 /// The right to open, close or delete a working VDI, which one operation has at a time.
 struct MyTurn<'a> {
     client: &'a Client,
-    name: Name,
+    name: Box<Name>,
     /// What the VDI is in the end; closed unless said otherwise.
     end: Option<Opened>,
 }
@@ -223,7 +306,7 @@ impl Drop for MyTurn<'_> {
         let wakers = {
             let mut open = lock(&self.client.open);
             match self.end.take() {
-                Some(end) => open.working.insert(self.name, end),
+                Some(end) => open.working.insert(*self.name, end),
                 None => open.working.remove(&self.name),
             };
             open.waiters.take()
@@ -235,21 +318,6 @@ impl Drop for MyTurn<'_> {
 impl Vdi {
     pub fn name(&self) -> &Name {
         &self.name
-    }
-
-    /// Locks and reads a working VDI (5.2).
-    async fn open_working(cluster: &Cluster, op: &Op, name: Name) -> Result<Vdi> {
-        let vid = inode::lock(cluster, op, &name).await?;
-        let header = match Vdi::read_checked(cluster, op, vid, &name, &Which::WORKING).await {
-            Ok(header) => header,
-            Err(error) => {
-                if let Err(e) = inode::release(cluster, op, vid).await {
-                    log::warn!("VDI {name}: its lock may remain: {e}");
-                }
-                return Err(error);
-            }
-        };
-        Ok(Vdi::new(name, Which::WORKING, header, vid, Some(vid)))
     }
 
     async fn read_checked(
@@ -266,10 +334,17 @@ impl Vdi {
 
     fn new(name: Name, which: Which, header: InodeHeader, vid: Vid, locked: Option<Vid>) -> Vdi {
         let (pages, removing) = (Pages::default(), HashSet::new());
+        let locked = locked.into_iter().collect();
         let state = State { header, vid, locked, pages, tree: None, removing, version: 0 };
-        let (state, gate) = (Mutex::new(state), Gate::default());
-        let (indexes, tree_lock) = (IndexLocks::default(), IndexLocks::default());
-        Vdi { name, which, state, gate, indexes, tree_lock }
+        Vdi {
+            name,
+            which,
+            state: Mutex::new(state),
+            changes: Changes::default(),
+            gate: Gate::default(),
+            indexes: IndexLocks::default(),
+            tree_lock: IndexLocks::default(),
+        }
     }
 
     fn view(&self) -> View {
@@ -286,13 +361,5 @@ impl Vdi {
     /// The header as the server has it now; an error where this is no longer the same VDI.
     async fn read_again(&self, cluster: &Cluster, op: &Op) -> Result<InodeHeader> {
         Vdi::read_checked(cluster, op, self.view().vid, &self.name, &self.which).await
-    }
-
-    async fn release_lock(&self, cluster: &Cluster, op: &Op) -> Result<()> {
-        let locked = lock(&self.state).locked.take();
-        match locked {
-            Some(vid) => inode::release(cluster, op, vid).await,
-            None => Ok(()),
-        }
     }
 }

@@ -8,9 +8,9 @@ use sheepdog_proto::{Request, SdResult};
 
 use super::inode::{self, answered};
 use super::io::{Piece, Standing, Written, pieces};
-use super::lifecycle::empty_map;
+use super::lifecycle::{EMPTY_RUN, SCAN, runs, write_run};
 use super::stale::{Cause, Retries};
-use super::{Vdi, View, Which, btree};
+use super::{Client, Vdi, View, Which, btree};
 use crate::cluster::{Call, Cluster, Op};
 use crate::error::{Error, Refusal, Result};
 use crate::exec::{lock, try_for_each_concurrent};
@@ -18,7 +18,7 @@ use crate::net::SendBuf;
 use crate::wire::Dest;
 
 /// How long the removal of a discarded object may take before it is taken for stuck.
-const REMOVAL_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const REMOVAL_LIMIT: Duration = Duration::from_secs(10);
 /// How long closing a VDI waits for removals.
 const REMOVAL_LIMIT_AT_CLOSE: Duration = Duration::from_secs(2);
 /// The waits between two looks at an object that is being removed.
@@ -49,47 +49,58 @@ impl Vdi {
         if self.which != Which::WORKING {
             return Err(Error::Refused(Refusal::ReadOnly));
         }
+        let _change = self.changes.begin();
         let view = self.view_of_range(cluster, op, offset, len).await?;
         let len = usize::try_from(len).map_err(|_| Error::Invalid("the length"))?;
-        try_for_each_concurrent(pieces(offset, len, view.shift).map(|piece| {
-            let end = offset + piece.range.end as u64;
-            let whole = piece.offset == 0
-                && (piece.range.len() as u64 == 1 << view.shift || end == view.size);
-            async move {
-                match whole {
-                    true => self.discard_object(cluster, op, piece.index).await,
-                    false => self.zero_piece(cluster, op, piece).await,
-                }
-            }
-        }))
+        try_for_each_concurrent(
+            pieces(offset, len, view.shift).map(|piece| self.discard_piece(cluster, op, piece)),
+        )
         .await
     }
 
-    /// Writes zeros to a piece, unless it reads as zeros anyway.
-    async fn zero_piece(&self, cluster: &Cluster, op: &Op, piece: Piece) -> Result<()> {
-        let entry = self.entry(cluster, op, &self.view(), piece.index).await?;
-        if entry == 0 {
-            return Ok(());
-        }
-        let zeros = SendBuf::zeros(piece.range.len());
-        self.write_piece(cluster, op, piece.index, piece.offset, zeros).await
-    }
-
-    /// Frees one object: its index names none afterwards.
-    async fn discard_object(&self, cluster: &Cluster, op: &Op, index: u32) -> Result<()> {
+    /// Frees the object that a piece is, or writes zeros to the piece where it is only part of one.
+    async fn discard_piece(&self, cluster: &Cluster, op: &Op, piece: Piece) -> Result<()> {
         let mut retries = Retries::default();
         loop {
             let pass = self.gate.pass().await;
             let view = self.view();
-            let result = self.discard_once(cluster, op, &view, index).await;
+            let start = u64::from(piece.index) << view.shift;
+            let end = start + u64::from(piece.offset) + piece.range.len() as u64;
+            // The last object ends with the VDI.
+            let whole = piece.offset == 0 && end >= view.size.min(start + (1 << view.shift));
+            let result = if whole {
+                self.discard_once(cluster, op, &view, piece.index).await
+            } else {
+                self.zero_once(cluster, op, &view, &piece).await
+            };
             drop(pass);
-            match result? {
+            let cause = match result? {
                 Written::Stable => return Ok(()),
-                Written::Frozen | Written::Gone(_) => {
-                    self.refresh(cluster, op, &view, Cause::Frozen, &mut retries).await?;
-                }
+                Written::Frozen => Cause::Frozen,
+                Written::Gone(entry) => Cause::Gone { index: piece.index, entry },
+            };
+            self.refresh(cluster, op, &view, cause, &mut retries).await?;
+        }
+    }
+
+    /// Writes zeros to a piece, unless it reads as zeros anyway.
+    async fn zero_once(
+        &self,
+        cluster: &Cluster,
+        op: &Op,
+        view: &View,
+        piece: &Piece,
+    ) -> Result<Written> {
+        {
+            // Held, so that no write to the object is under way whose data would come after.
+            let mut hold = self.indexes.exclusive(piece.index).await;
+            self.clear_up(cluster, op, view, &mut hold).await?;
+            if self.entry(cluster, op, view, piece.index).await? == 0 {
+                return Ok(Written::Stable);
             }
         }
+        let zeros = SendBuf::zeros(piece.range.len());
+        self.write_once(cluster, op, view, piece.index, piece.offset, &zeros).await
     }
 
     async fn discard_once(
@@ -116,7 +127,7 @@ impl Vdi {
             Err(error) => return Err(error),
         }
         if entry == view.vid.get() && !is_array {
-            btree::remove_object(cluster, op, view.vid.data(index), &hold).await?;
+            btree::remove_object(cluster, op, view.vid.data(index), &hold.ghosts).await?;
         }
         Ok(match self.standing(cluster, op, view, index).await? {
             Standing::Current { .. } => Written::Stable,
@@ -135,11 +146,12 @@ impl Vdi {
         op: &Op,
         view: &View,
         index: u32,
+        limit: Duration,
     ) -> Result<()> {
         if !lock(&self.state).removing.contains(&index) {
             return Ok(());
         }
-        let limit = Instant::now() + REMOVAL_LIMIT;
+        let limit = Instant::now() + limit;
         loop {
             let request = Request::read(view.vid.data(index), 0, 1);
             let call = Call::new(request).dest(Dest::Bytes(1)).resendable();
@@ -163,10 +175,8 @@ impl Vdi {
         let limit = Instant::now() + REMOVAL_LIMIT_AT_CLOSE;
         let view = self.view();
         try_for_each_concurrent(removing.into_iter().map(|index| async move {
-            if Instant::now() >= limit {
-                return Ok(());
-            }
-            match self.wait_for_removal(cluster, op, &view, index).await {
+            let left = limit.saturating_duration_since(Instant::now());
+            match self.wait_for_removal(cluster, op, &view, index, left).await {
                 Err(Error::Io(_)) => Ok(()),
                 result => result,
             }
@@ -202,7 +212,8 @@ impl Vdi {
 
     /// Grows or shrinks the VDI. What is cut off is freed first, so that it neither leaks nor
     /// comes back when the VDI grows again (5.6).
-    pub async fn resize(&self, cluster: &Cluster, op: &Op, size: u64) -> Result<()> {
+    pub async fn resize(&self, client: &Client, op: &Op, size: u64) -> Result<()> {
+        let cluster = &client.cluster;
         if self.which != Which::WORKING {
             return Err(Error::Refused(Refusal::ReadOnly));
         }
@@ -217,13 +228,17 @@ impl Vdi {
                 return Err(Error::Invalid("the size passes what the object size allows"));
             }
             let old = header.vdi_size.get();
-            if size < old && !self.cut_off(cluster, op, old, size).await? {
+            if size < old && !self.cut_off(client, op, old, size).await? {
+                continue;
+            }
+            // Neither into a snapshot, if it has become one.
+            let view = self.view();
+            if let Standing::Frozen = self.standing(cluster, op, &view, 0).await? {
                 continue;
             }
             // Only the size: the rest of the header may be changing under others' hands (5.6).
             let bytes = size.to_le_bytes().to_vec();
             inode::write_header(cluster, op, vid, VDI_SIZE_OFFSET, bytes).await?;
-            let view = self.view();
             if let Standing::Current { .. } = self.standing(cluster, op, &view, 0).await? {
                 lock(&self.state).header.vdi_size = size.into();
                 return Ok(());
@@ -234,8 +249,8 @@ impl Vdi {
 
     /// While the gate is closed: frees what lies between two sizes. False where the VDI was frozen
     /// meanwhile.
-    async fn cut_off(&self, cluster: &Cluster, op: &Op, old: u64, new: u64) -> Result<bool> {
-        let view = self.view();
+    async fn cut_off(&self, client: &Client, op: &Op, old: u64, new: u64) -> Result<bool> {
+        let (cluster, view) = (&client.cluster, self.view());
         let (first, end) = (object_count(new, view.shift), object_count(old, view.shift));
         let within = new & ((1 << view.shift) - 1);
         // Counted in 64 bits: a hypervolume can have 2^32 objects.
@@ -243,8 +258,7 @@ impl Vdi {
         if within != 0 && self.entry(cluster, op, &view, last).await? != 0 {
             let len = ((1u64 << view.shift) - within).min(old - new) as usize;
             let zeros = SendBuf::zeros(len);
-            let written =
-                self.write_once(cluster, op, &view, last, within as u32, &zeros).await?;
+            let written = self.write_once(cluster, op, &view, last, within as u32, &zeros).await?;
             if !matches!(written, Written::Stable) {
                 return Ok(false);
             }
@@ -253,19 +267,31 @@ impl Vdi {
             return self.cut_off_tree(cluster, op, first).await.map(|()| true);
         }
         let (first, end) = (first as u32, end as u32);
-        // What is ours and goes must be gone before it is created again.
-        for index in first..end {
-            if self.entry(cluster, op, &view, index).await? == view.vid.get() {
-                lock(&self.state).removing.insert(index);
+        {
+            // Before the first entry changes: however far this comes, nothing known is outdated.
+            let mut state = lock(&self.state);
+            state.pages.clear();
+            state.version += 1;
+        }
+        let ghosts = client.ghosts_of(view.vid);
+        ghosts.settle(cluster, op).await?;
+        for at in (first..end).step_by(SCAN as usize) {
+            let len = SCAN.min(end - at);
+            let entries = inode::read_entries(cluster, op, view.vid, at, len).await?;
+            for (start, len) in runs(&entries, EMPTY_RUN) {
+                // Servers would let the update into a snapshot (7.2).
+                if let Standing::Frozen = self.standing(cluster, op, &view, at).await? {
+                    return Ok(false);
+                }
+                // What is ours and goes must be gone before it is created again.
+                let run = (at + start as u32..).zip(&entries[start..start + len]);
+                let own = run.filter(|(_, entry)| **entry == view.vid.get());
+                lock(&self.state).removing.extend(own.map(|(index, _)| index));
+                let zeros = vec![0; len];
+                write_run(cluster, op, view.vid, at + start as u32, &zeros, &ghosts).await?;
             }
         }
-        let emptied = empty_map(cluster, op, view.vid, first..end).await;
-        lock(&self.state).pages.clear();
-        match emptied {
-            Ok(()) => Ok(true),
-            result if answered(&result, SdResult::READONLY) => Ok(false),
-            Err(error) => Err(error),
-        }
+        Ok(true)
     }
 }
 

@@ -7,9 +7,8 @@ use sheepdog_proto::inode::{STORE_ARRAY, TAG_OFFSET};
 use sheepdog_proto::{InodeHeader, MAX_COPIES, SdResult, Vid, op};
 
 use super::inode::{self, Name, Which, answered};
-use super::lifecycle::delete_found;
 use super::{Client, Opened, Vdi, list};
-use crate::cluster::{Cluster, Op};
+use crate::cluster::Op;
 use crate::error::{Error, Refusal, Result};
 use crate::exec::lock;
 
@@ -90,7 +89,7 @@ impl Client {
         if lock(&self.open).snapshots.contains_key(&vid) {
             return Err(Error::Refused(Refusal::Open));
         }
-        delete_found(&self.cluster, op, &name, &which, vid).await
+        self.delete_found(op, &name, &which, vid).await
     }
 
     /// Makes the working VDI of the snapshot's name a copy of the snapshot, in one operation of
@@ -134,7 +133,7 @@ impl Client {
             vdi.switch_to(cluster, op, new).await?;
         }
         if let Some((vid, header)) = old {
-            discard_old(cluster, op, name, vid, &header).await;
+            self.discard_old(op, name, vid, &header).await;
         }
         Ok(())
     }
@@ -176,16 +175,18 @@ impl Client {
     }
 }
 
-/// Deletes what a rolled-back VDI was, which stays as a snapshot without a tag. The rollback is
-/// done: where this fails, space is what it costs.
-async fn discard_old(cluster: &Cluster, op: &Op, name: &Name, vid: Vid, header: &InodeHeader) {
-    let which = Which::snap_id(header.snap_id.get());
-    let result = match inode::lookup(cluster, op, name, &which).await {
-        Ok(found) if found == vid => delete_found(cluster, op, name, &which, vid).await,
-        Ok(_) => return,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = result {
-        log::warn!("VDI {name}: what was rolled back stays as snapshot {vid}: {error}");
+impl Client {
+    /// Deletes what a rolled-back VDI was, which stays as a snapshot without a tag. The rollback
+    /// is done: where this fails, space is what it costs.
+    async fn discard_old(&self, op: &Op, name: &Name, vid: Vid, header: &InodeHeader) {
+        let which = Which::snap_id(header.snap_id.get());
+        let result = match inode::lookup(&self.cluster, op, name, &which).await {
+            Ok(found) if found == vid => self.delete_found(op, name, &which, vid).await,
+            Ok(_) => return,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result {
+            log::warn!("VDI {name}: what was rolled back stays as snapshot {vid}: {error}");
+        }
     }
 }

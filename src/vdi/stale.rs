@@ -56,7 +56,7 @@ impl Vdi {
         if lock(&self.state).version != seen.version {
             return Ok(());
         }
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::default();
         loop {
             let vid = inode::lookup(cluster, op, &self.name, &Which::WORKING).await?;
             match Vdi::read_checked(cluster, op, vid, &self.name, &Which::WORKING).await {
@@ -138,7 +138,7 @@ impl Vdi {
 
     /// While the gate is closed: goes on as the VDI `vid`, the working one of the same name.
     pub(super) async fn switch_to(&self, cluster: &Cluster, op: &Op, vid: Vid) -> Result<()> {
-        let header = inode::read_header(cluster, op, vid).await?;
+        let header = Vdi::read_checked(cluster, op, vid, &self.name, &self.which).await?;
         self.move_lock(cluster, op, vid).await?;
         self.install(vid, header, &mut Retries::default())
     }
@@ -151,24 +151,21 @@ impl Vdi {
             self.catch_up(cluster, op).await?;
         }
         let header = self.read_again(cluster, op).await?;
-        let removing = std::mem::take(&mut lock(&self.state).removing);
-        self.install(self.view().vid, header, &mut Retries::default())?;
-        lock(&self.state).removing = removing;
-        Ok(())
+        self.install(self.view().vid, header, &mut Retries::default())
     }
 
     /// A lock stays on the VDI id it was taken for: where the cluster has locks, the new one must
     /// be taken, and the old one released (4.10, 5.7).
     async fn move_lock(&self, cluster: &Cluster, op: &Op, vid: Vid) -> Result<()> {
-        let held = lock(&self.state).locked;
-        if held == Some(vid) {
-            return Ok(());
+        if !lock(&self.state).locked.contains(&vid) {
+            let locked = inode::lock(cluster, op, &self.name).await?;
+            lock(&self.state).locked.push(locked);
         }
-        let locked = inode::lock(cluster, op, &self.name).await?;
-        lock(&self.state).locked = Some(locked);
-        if let Some(old) = held {
+        loop {
+            let old = lock(&self.state).locked.iter().copied().find(|held| *held != vid);
+            let Some(old) = old else { return Ok(()) };
             inode::release(cluster, op, old).await?;
+            lock(&self.state).locked.retain(|held| *held != old);
         }
-        Ok(())
     }
 }

@@ -257,9 +257,7 @@ impl Sd {
     pub fn attr_size(&self, name: &str, key: &str) -> Result<usize> {
         let mut size = 0;
         // SAFETY: as in `connect`.
-        check(unsafe {
-            sd_vdi_attr_size(self.0, c(name).as_ptr(), c(key).as_ptr(), &mut size)
-        })?;
+        check(unsafe { sd_vdi_attr_size(self.0, c(name).as_ptr(), c(key).as_ptr(), &mut size) })?;
         Ok(size)
     }
 
@@ -295,7 +293,13 @@ impl Sd {
         })
     }
 
-    pub fn clone_vdi(&self, source: Vdi, to: &str, which: Which<'_>, open: bool) -> Result<Option<Vdi>> {
+    pub fn clone_vdi(
+        &self,
+        source: Vdi,
+        to: &str,
+        which: Which<'_>,
+        open: bool,
+    ) -> Result<Option<Vdi>> {
         let to = c(to);
         which.with(|tag, idx| {
             // SAFETY: as in `open_snapshot`.
@@ -492,13 +496,8 @@ unsafe extern "C" {
         opaque: *mut c_void,
     ) -> c_int;
     fn sd_vdi_get_info(vdi: Handle, info: *mut VdiInfo, sizeof_info: usize) -> c_int;
-    fn sd_vdi_setattr(
-        sd: Handle,
-        name: Text,
-        key: Text,
-        value: *const c_void,
-        len: usize,
-    ) -> c_int;
+    fn sd_vdi_setattr(sd: Handle, name: Text, key: Text, value: *const c_void, len: usize)
+    -> c_int;
     fn sd_vdi_getattr(sd: Handle, name: Text, key: Text, to: *mut c_void, len: usize) -> c_int;
     fn sd_vdi_attr_size(sd: Handle, name: Text, key: Text, size: *mut usize) -> c_int;
     fn sd_vdi_delattr(sd: Handle, name: Text, key: Text) -> c_int;

@@ -1,0 +1,146 @@
+//! libuv: a poll handle.
+//!
+//! The memory of a handle is libuv's until its close callback, which comes from a later turn of
+//! the loop. A program that closes all handles of its loop, as uv_walk() makes easy, closes ours
+//! with a callback of its own: then nobody tells us when, and the memory is kept.
+
+use std::ffi::{c_int, c_uint, c_void};
+use std::sync::{Arc, Mutex};
+
+use super::library::{Functions, library};
+use super::{Link, Watcher};
+use crate::error::{Error, Result};
+use crate::exec::lock;
+
+library!(
+    "libuv",
+    "sheepdog_libuv",
+    5,
+    ["uv_poll_init", "uv_poll_start", "uv_close", "uv_is_closing", "uv_handle_size"],
+    &[c"libuv.so.1"]
+);
+
+/// uv_handle_type.
+const UV_POLL: c_uint = 8;
+/// uv_poll_event.
+const UV_READABLE: c_int = 1;
+/// libuv's errors are negative errno values.
+const UV_ENOMEM: c_int = -libc::ENOMEM;
+
+type PollCallback = unsafe extern "C" fn(handle: *mut Handle, status: c_int, events: c_int);
+type CloseCallback = unsafe extern "C" fn(handle: *mut Handle);
+
+type PollInit =
+    unsafe extern "C" fn(event_loop: *mut c_void, handle: *mut Handle, fd: c_int) -> c_int;
+type PollStart =
+    unsafe extern "C" fn(handle: *mut Handle, events: c_int, callback: PollCallback) -> c_int;
+type Close = unsafe extern "C" fn(handle: *mut Handle, callback: CloseCallback);
+type IsClosing = unsafe extern "C" fn(handle: *const Handle) -> c_int;
+type HandleSize = unsafe extern "C" fn(kind: c_uint) -> usize;
+
+/// How every handle begins: with the word that is the user's.
+#[repr(C)]
+struct Handle {
+    data: *mut c_void,
+}
+
+struct Node {
+    handle: *mut Handle,
+    close: Close,
+    is_closing: IsClosing,
+    link: Arc<Link>,
+}
+
+/// Handles that the program closed: libuv may use their memory, for a time that nobody can tell.
+static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
+
+struct Kept {
+    _handle: *mut Handle,
+}
+
+// SAFETY: never used again.
+unsafe impl Send for Kept {}
+
+/// Watches the link's descriptor in `event_loop`.
+///
+/// # Safety
+/// `event_loop` is a `uv_loop_t *` that no other thread is using.
+pub unsafe fn start(event_loop: *mut c_void, link: Arc<Link>) -> Result<Watcher> {
+    let [poll_init, poll_start, close, is_closing, handle_size] = LIBRARY.find()?;
+    // SAFETY: libuv's functions, with their types.
+    let (poll_init, poll_start, close, is_closing, handle_size) = unsafe {
+        (
+            std::mem::transmute::<*mut c_void, PollInit>(poll_init),
+            std::mem::transmute::<*mut c_void, PollStart>(poll_start),
+            std::mem::transmute::<*mut c_void, Close>(close),
+            std::mem::transmute::<*mut c_void, IsClosing>(is_closing),
+            std::mem::transmute::<*mut c_void, HandleSize>(handle_size),
+        )
+    };
+    // SAFETY: any number will do; memory of the size that a poll handle has.
+    let handle: *mut Handle = unsafe { libc::calloc(1, handle_size(UV_POLL)) }.cast();
+    if handle.is_null() {
+        return Err(Error::NoMem("a uv_poll_t"));
+    }
+    // SAFETY: the caller's loop; a handle's memory.
+    let status = unsafe { poll_init(event_loop, handle, link.fd()) };
+    if status != 0 {
+        // SAFETY: from calloc; the loop does not know it.
+        unsafe { libc::free(handle.cast()) };
+        return Err(refused("uv_poll_init", status));
+    }
+    let node = Box::into_raw(Box::new(Node { handle, close, is_closing, link }));
+    // SAFETY: an initialised handle, whose user data is ours.
+    unsafe {
+        (*handle).data = node.cast();
+        let status = poll_start(handle, UV_READABLE, on_ready);
+        if status != 0 {
+            stop(node.cast());
+            return Err(refused("uv_poll_start", status));
+        }
+    }
+    Ok(Watcher { node: node.cast(), stop, is_over })
+}
+
+fn refused(function: &'static str, status: c_int) -> Error {
+    log::error!("libuv: {function} failed: {}", std::io::Error::from_raw_os_error(-status));
+    if status == UV_ENOMEM { Error::NoMem(function) } else { Error::Internal(function) }
+}
+
+/// As [`Watcher::stop`].
+unsafe fn stop(node: *mut c_void) {
+    // SAFETY: a node of `start`, which is stopped only once, in the thread that runs the loop.
+    unsafe {
+        let over = is_over(node);
+        let node = Box::from_raw(node.cast::<Node>());
+        if over {
+            lock(&KEPT).push(Kept { _handle: node.handle });
+        } else {
+            (node.close)(node.handle, on_close);
+        }
+    }
+}
+
+/// As [`Watcher::is_over`].
+unsafe fn is_over(node: *mut c_void) -> bool {
+    // SAFETY: a node of `start` that has not been stopped.
+    unsafe { ((*node.cast::<Node>()).is_closing)((*node.cast::<Node>()).handle) != 0 }
+}
+
+unsafe extern "C" fn on_ready(handle: *mut Handle, _status: c_int, _events: c_int) {
+    // Readable, or an error: then the work itself finds out what is wrong.
+    // SAFETY: the loop calls handles that nobody has closed.
+    let (node, link) = unsafe {
+        let node: *mut Node = (*handle).data.cast();
+        (node, (*node).link.clone())
+    };
+    if link.fire() {
+        // SAFETY: retired, and not stopped yet; this thread runs the loop.
+        unsafe { stop(node.cast()) }
+    }
+}
+
+unsafe extern "C" fn on_close(handle: *mut Handle) {
+    // SAFETY: from calloc; libuv has done with it.
+    unsafe { libc::free(handle.cast()) };
+}
