@@ -20,7 +20,7 @@ int main(void)
     vdi = create_vdi(sd, names[0], SIZE);
     write_both(sd, vdi, model, 0, 2 * OBJECT, 100);
     for (int i = 0;; i++) {
-        char suffix[8];
+        char suffix[16];
 
         write_both(sd, vdi, model, (size_t)i * 700000, 5000, (uint64_t)i);
         kept[i] = copy_of(model, SIZE);

@@ -44,6 +44,55 @@ static void vdi(sd_t sd, const char *name, const char *opened)
     OK(sd_vdi_close(&vdi));
 }
 
+static void attributes(sd_t sd, const char *name)
+{
+    const char *key = "key";
+    char buffer[] = "value", got[sizeof buffer];
+    void *value = buffer;
+    size_t value_len = sizeof buffer;
+
+    OK(sd_vdi_setattr(sd, name, key, value, value_len));
+    value = got;
+    OK(sd_vdi_getattr(sd, name, key, value, value_len));
+    CHECK_STR(got, "value");
+    OK(sd_vdi_delattr(sd, name, key));
+}
+
+static void snapshots(sd_t sd, const char *name, const char *dst_name)
+{
+    const char *tag = "tag";
+    int idx = 0, copies = 1, found = 0;
+    size_t size = 8 << 20, len = 4 << 20;
+    off_t offset = 0;
+    char buffer[512];
+    void *data = buffer;
+    struct sd_list_iter iter;
+    sd_vdi_t vdi, snap_vdi, src_vdi, dst_vdi;
+
+    OK(sd_vdi_open(sd, name, &vdi));
+    OK(sd_snapshot_create(sd, vdi, tag, &snap_vdi));
+    OK(sd_vdi_resize(sd, vdi, size));
+    OK(sd_vdi_discard(sd, vdi, offset, len));
+    OK(sd_vdi_close(&snap_vdi));
+    OK(sd_snapshot_open(sd, name, tag, idx, &snap_vdi));
+    OK(sd_snapshot_read(sd, snap_vdi, data, sizeof buffer, offset));
+    CHECK_STR(buffer, "written");
+    src_vdi = vdi;
+    OK(sd_vdi_clone(sd, src_vdi, dst_name, tag, idx, copies, &dst_vdi));
+    OK(sd_snapshot_rollback(sd, snap_vdi));
+    OK(sd_snapshot_list(sd, name, &iter));
+    while (iter.has_next()) {
+        sd_vdi_t *snapshot = iter.next_snapshot();
+        found++;
+        OK(sd_snapshot_read(sd, *snapshot, data, sizeof buffer, offset));
+    }
+    CHECK(found == 1);
+    iter.destory();
+    OK(sd_vdi_close(&dst_vdi));
+    OK(sd_vdi_close(&snap_vdi));
+    OK(sd_vdi_close(&vdi));
+}
+
 static void list(sd_t sd, const char *name)
 {
     struct sd_list_iter iter;
@@ -69,6 +118,8 @@ int main(void)
     OK(sd_init(lamb->tcp, &sd));
     vdi(sd, name, vdi_name("b"));
     list(sd, name);
+    attributes(sd, name);
+    snapshots(sd, name, vdi_name("clone"));
     OK(sd_vdi_delete(sd, name));
     OK(sd_close(&sd));
     lamb_stop(lamb);

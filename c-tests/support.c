@@ -353,11 +353,12 @@ size_t count_snapshots(sd_t sd, const char *name)
     return list_snapshots(sd, name, ids);
 }
 
-void write_both(sd_t sd, sd_vdi_t vdi, unsigned char *model, size_t offset, size_t size,
-                uint64_t seed)
+void write_to_both(const char *file, int line, sd_t sd, sd_vdi_t vdi, unsigned char *model,
+                   size_t offset, size_t size, uint64_t seed)
 {
     fill(model + offset, size, seed);
-    OK(sd_vdi_write(sd, vdi, model + offset, size, (off_t)offset, 0));
+    expect_result(file, line, "sd_vdi_write()",
+                  sd_vdi_write(sd, vdi, model + offset, size, (off_t)offset, 0), SD_RES_SUCCESS);
 }
 
 /* --- Bits and pieces --- */

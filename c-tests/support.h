@@ -66,8 +66,10 @@ struct sd_vdi_info info_of(sd_vdi_t vdi);
 size_t count_snapshots(sd_t sd, const char *name);
 
 /* Writes a pattern both to the VDI and to the array that says what the VDI should hold. */
-void write_both(sd_t sd, sd_vdi_t vdi, unsigned char *model, size_t offset, size_t size,
-                uint64_t seed);
+#define write_both(sd, vdi, model, offset, size, seed) \
+    write_to_both(__FILE__, __LINE__, (sd), (vdi), (model), (offset), (size), (seed))
+void write_to_both(const char *file, int line, sd_t sd, sd_vdi_t vdi, unsigned char *model,
+                   size_t offset, size_t size, uint64_t seed);
 
 /* --- A lamb that the test starts and ends as it likes --- */
 

@@ -940,6 +940,17 @@ int sd_dispatch(sd_t sd);
  */
 int sd_wait(sd_t sd, int timeout_ms);
 
+/**
+ * Undoes sd_libev_attach(), sd_libevent_attach() or sd_libuv_attach(): the loop calls nothing of
+ * `sd` any more, and `sd` may be attached again. Requests in flight go on, and end once something
+ * dispatches. Does nothing where `sd` is not attached, or where its loop has been destroyed.
+ *
+ * In the thread that runs the loop, callbacks included, or where no thread does, the loop has let
+ * go of `sd` when this returns; libuv gives the memory back in the next turn of the loop. Called
+ * in another thread while the loop runs, it lets go in its next turn, which this brings about.
+ */
+int sd_detach(sd_t sd);
+
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus

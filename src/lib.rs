@@ -8,14 +8,16 @@
 //! - `wire`: bytes in, replies out; requests in, bytes out.
 //! - `net`: sockets, and the callers' memory that goes through them.
 //!
-//! Beside them: `exec`, which runs the `async fn`s that operations are, [`error`], and the crate
-//! `sheepdog-proto`, the only place that knows an offset. What the servers do and what a client
+//! Beside them: `exec`, which runs the `async fn`s that operations are, `loops`, which has the
+//! program's event loop call them, [`error`], and the crate `sheepdog-proto`, the only place that
+//! knows an offset. What the servers do and what a client
 //! owes them stands in `docs/protocol.md`, which comments cite by section.
 
 pub mod cluster;
 pub mod error;
 mod exec;
 mod ffi;
+mod loops;
 mod net;
 pub mod vdi;
 mod wire;

@@ -23,7 +23,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 
 use common::api::{Code, Extent, Info, Result as Sd_, Sd, Vdi, Which};
-use common::server::{self, Server};
+use common::server::{self, Objects, Server};
 
 const MIB: u64 = 1 << 20;
 /// The largest VDI.
@@ -317,7 +317,7 @@ struct Game<'a> {
     /// What has been done, for the report.
     log: Vec<String>,
     /// Objects in the store at the start.
-    objects_before: usize,
+    objects_before: Objects,
 }
 
 fn fail<T>(what: impl Into<String>) -> Check<T> {
@@ -374,7 +374,7 @@ impl Game<'_> {
             last_owner: 0,
             steps: 0,
             log: Vec::new(),
-            objects_before: server.objects().unwrap_or(0),
+            objects_before: server.objects().unwrap_or_default(),
             server,
         }
     }
@@ -1004,9 +1004,15 @@ impl Game<'_> {
             let owned = inode.map.iter().enumerate();
             objects.extend(owned.filter_map(|(index, owner)| Some((index, (*owner)?))));
         }
-        let want = self.objects_before + objects.len();
-        let counted = self.server.await_objects(want);
-        counted.or_else(|found| fail(format!("{found} objects in the store, expected {want}")))
+        let Objects { data, ledgers } = self.objects_before;
+        let (want, nothing_left) = (data + objects.len(), objects.is_empty());
+        let fits =
+            |found: Objects| found.data == want && (found.ledgers == ledgers || !nothing_left);
+        self.server.await_objects(fits).or_else(|found| {
+            fail(format!(
+                "{found:?} in the store, expected {want} data objects, {ledgers} ledgers at the end"
+            ))
+        })
     }
 
     /// Deletes what there is, in an order that depends on how the case went.

@@ -15,6 +15,7 @@ use sheepdog_proto::{DEFAULT_BLOCK_SIZE_SHIFT, INTERNAL_VERSION, Oid, Request, S
 
 use crate::cluster::{Cluster, Lock, disk, object_len};
 use crate::config::Config;
+use crate::refs::Refs;
 use crate::request::{Answer, EPOCH, Out, Peer};
 use crate::store::CHUNK;
 use crate::{lock, read, write};
@@ -91,7 +92,7 @@ impl Cluster {
         // Said before it is begun, so that the next start finishes it after a crash.
         config.save(self.store.dir()).map_err(disk)?;
         write(&self.vdis).clear();
-        lock(&self.refs).clear();
+        *lock(&self.refs) = Refs::default();
         lock(&self.locks).clear();
         self.store.wipe().map_err(disk)?;
         config.wiping = false;

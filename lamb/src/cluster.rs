@@ -71,7 +71,7 @@ pub struct State {
 impl State {
     /// Whether clients must not change what the VDI's map and data say (4.5).
     pub fn is_frozen(&self) -> bool {
-        self.header.is_snapshot() || self.deleted && self.header.is_deleted()
+        self.header.is_snapshot() || (self.deleted && self.header.is_deleted())
     }
 
     pub fn has_array(&self) -> bool {
@@ -198,22 +198,25 @@ impl Cluster {
     }
 
     /// NEW_VDI stores the successor first and freezes its predecessor then. Of two working VDIs of
-    /// one name, the older is one that a crash kept from being frozen.
+    /// one name and with successive numbers, the older is one that a crash kept from being frozen.
     fn finish_snapshots(&self) -> io::Result<()> {
         let vdis = read(&self.vdis);
-        let mut newest: HashMap<Vec<u8>, Arc<Vdi>> = HashMap::new();
-        for vdi in vdis.values() {
+        let working = |vdi: &&Arc<Vdi>| {
             let header = read(&vdi.state).header;
-            if header.is_deleted() || header.is_snapshot() {
-                continue;
+            !header.is_deleted() && !header.is_snapshot()
+        };
+        let key = |vdi: &Vdi, next: u32| {
+            let header = read(&vdi.state).header;
+            (header.name().to_vec(), header.snap_id.get().wrapping_add(next))
+        };
+        let predecessors: HashMap<_, _> =
+            vdis.values().filter(working).map(|vdi| (key(vdi, 1), vdi)).collect();
+        for vdi in vdis.values().filter(working) {
+            if let Some(old) = predecessors.get(&key(vdi, 0)) {
+                log::warn!("{}: finishing its snapshot, {} takes over", old.vid, vdi.vid);
+                let time = read(&vdi.state).header.create_time.get();
+                self.freeze(old.vid, &mut write(&old.state), time)?;
             }
-            let Some(other) = newest.insert(header.name().to_vec(), vdi.clone()) else { continue };
-            let age = |vdi: &Vdi| read(&vdi.state).header.snap_id.get();
-            let (old, new) = if age(&other) < age(vdi) { (&other, vdi) } else { (vdi, &other) };
-            newest.insert(header.name().to_vec(), new.clone());
-            let time = read(&new.state).header.create_time.get();
-            log::warn!("{}: finishing its snapshot, {} takes over", old.vid, new.vid);
-            self.freeze(old.vid, &mut write(&old.state), time)?;
         }
         Ok(())
     }

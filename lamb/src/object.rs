@@ -1,9 +1,12 @@
 //! Object operations (4.3 to 4.8), and what a write to an inode's map means (6.4).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use sheepdog_proto::attr::ATTR_LEN;
-use sheepdog_proto::inode::{INODE_LEN, MAP_END, MAP_OFFSET, SNAP_CTIME_OFFSET, map_entry_offset};
+use sheepdog_proto::inode::{
+    INODE_LEN, MAP_END, MAP_OFFSET, SNAP_CTIME_OFFSET, STORE_ARRAY, map_entry_offset,
+};
 use sheepdog_proto::oid::OidKind;
 use sheepdog_proto::op::{FLAG_COW, FLAG_WRITE};
 use sheepdog_proto::zerocopy::FromBytes;
@@ -182,11 +185,11 @@ impl Cluster {
         let mut state = write(&vdi.state);
 
         let mut before = Vec::new();
-        if state.present && state.has_array() && !state.deleted {
+        if state.present && state.has_array() && !state.deleted && self.mimic.is_none() {
             self.read_map(vid, |index, owner| before.push(owner.data(index))).map_err(disk)?;
         }
         let mut after = Vec::new();
-        if header.store_policy == sheepdog_proto::inode::STORE_ARRAY && !header.is_deleted() {
+        if header.store_policy == STORE_ARRAY && !header.is_deleted() && self.mimic.is_none() {
             let (first, map) = map_part(offset, data);
             for (index, entry) in (first..).zip(entries(map)).filter(|(_, entry)| *entry != 0) {
                 let owner = Vid::new(entry).ok_or(SdResult::INVALID_PARMS)?;
@@ -211,30 +214,30 @@ impl Cluster {
     }
 
     fn write_inode(&self, vid: Vid, offset: u64, data: &[u8]) -> Result<Answer, SdResult> {
+        check_end(offset, data.len(), INODE_LEN.into())?;
         let vdi = self.vdi(vid).ok_or(SdResult::NO_OBJ)?;
-        let inode = self.object(vid.inode())?;
-        check_end(offset, data.len(), inode.len())?;
         if let Some(mimic) = &self.mimic {
+            let inode = self.object(vid.inode())?;
             self.mimic_write_inode(mimic, &vdi, &inode, offset, data)?;
             return Ok(Answer::OK);
         }
+        // The inode is opened under the lock: deletion puts another file in its place.
         if offset >= size_of::<InodeHeader>() as u64 {
-            self.write_beyond_header(&vdi, &read(&vdi.state), &inode, offset, data)?;
+            let state = read(&vdi.state);
+            let inode = self.object(vid.inode())?;
+            self.write_beyond_header(&vdi, &state, &inode, offset, data)?;
             return Ok(Answer::OK);
         }
         let mut state = write(&vdi.state);
-        // A snapshot never thaws, also where a client writes back a header that it read before the
-        // snapshot was taken, as `dog vdi resize` does (7.3).
-        let kept;
-        let mut data = data;
+        let inode = self.object(vid.inode())?;
+        let mut data = Cow::Borrowed(data);
         if state.header.is_snapshot() {
-            let mut patched = data.to_vec();
-            let time = state.header.snap_ctime;
-            overlay(&mut patched, offset, &time.get().to_le_bytes(), SNAP_CTIME_OFFSET.into());
-            kept = patched;
-            data = &kept;
+            // A snapshot never thaws, also where a client writes back a header that it read before
+            // the snapshot was taken, as `dog vdi resize` does (7.3).
+            let time = state.header.snap_ctime.get().to_le_bytes();
+            overlay(data.to_mut(), offset, &time, SNAP_CTIME_OFFSET.into());
         }
-        self.write_beyond_header(&vdi, &state, &inode, offset, data)?;
+        self.write_beyond_header(&vdi, &state, &inode, offset, &data)?;
         state.header = read_header(&inode).map_err(disk)?;
         Ok(Answer::OK)
     }

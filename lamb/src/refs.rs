@@ -7,34 +7,53 @@
 
 use std::collections::HashMap;
 
-use sheepdog_proto::Oid;
+use sheepdog_proto::{Oid, Vid};
 
 #[derive(Default)]
-pub struct Refs(HashMap<Oid, u32>);
+pub struct Refs {
+    /// How many inodes name an object; never 0.
+    objects: HashMap<Oid, u32>,
+    /// How many objects of a VDI are in `objects`; never 0.
+    owners: HashMap<Vid, u32>,
+}
 
 impl Refs {
     pub fn add(&mut self, oid: Oid) {
-        *self.0.entry(oid).or_default() += 1;
+        let count = self.objects.entry(oid).or_default();
+        *count += 1;
+        if *count == 1 {
+            *self.owners.entry(oid.vid()).or_default() += 1;
+        }
     }
 
     /// Takes one reference back; true if it was the last one, so that the object may go.
     #[must_use]
     pub fn release(&mut self, oid: Oid) -> bool {
-        let Some(count) = self.0.get_mut(&oid) else { return false };
-        *count -= 1;
-        let last = *count == 0;
+        let last = decrement(&mut self.objects, &oid);
         if last {
-            self.0.remove(&oid);
+            decrement(&mut self.owners, &oid.vid());
         }
         last
     }
 
     pub fn contains(&self, oid: Oid) -> bool {
-        self.0.contains_key(&oid)
+        self.objects.contains_key(&oid)
     }
 
-    pub fn clear(&mut self) {
-        self.0 = HashMap::new();
+    /// Whether any object of a VDI is named by any inode.
+    pub fn any_of(&self, owner: Vid) -> bool {
+        self.owners.contains_key(&owner)
+    }
+}
+
+/// Counts one down; true if that was the last one.
+fn decrement<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, u32>, key: &K) -> bool {
+    match counts.get_mut(key) {
+        Some(count) if *count > 1 => {
+            *count -= 1;
+            false
+        }
+        _ => counts.remove(key).is_some(),
     }
 }
 
@@ -52,5 +71,16 @@ mod tests {
         assert!(refs.release(oid));
         assert!(!refs.contains(oid));
         assert!(!refs.release(oid), "released more often than added");
+    }
+
+    #[test]
+    fn a_vdi_has_objects_as_long_as_one_is_named() {
+        let (mut refs, vid) = (Refs::default(), Vid::new(7).unwrap());
+        for index in [1, 2, 2] {
+            refs.add(vid.data(index));
+        }
+        assert!(refs.release(vid.data(1)) && refs.any_of(vid));
+        assert!(!refs.release(vid.data(2)) && refs.any_of(vid));
+        assert!(refs.release(vid.data(2)) && !refs.any_of(vid));
     }
 }

@@ -6,6 +6,7 @@
 //! DIR/inode/VID           DIR/data/VID/INDEX      DIR/vmstate/VID/INDEX
 //! DIR/attr/HASH/ATTR-ID   DIR/btree/VID/NODE      DIR/ledger/VID/INDEX
 //! DIR/temp/N              objects on their way to one of these names
+//! DIR/trash/N             directories full of objects that are no longer wanted
 //! ```
 //!
 //! Two rules make every crash harmless: an object appears under its name only when all of it is on
@@ -18,7 +19,9 @@ use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
 
 use rustix::fs::{SeekFrom, copy_file_range, ioctl_ficlone, seek, statvfs, syncfs};
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
@@ -38,6 +41,7 @@ const KINDS: [(OidKind, &str); 6] = [
     (OidKind::Ledger, "ledger"),
 ];
 const TEMP: &str = "temp";
+const TRASH: &str = "trash";
 
 /// Parts of the table of open files, each with its own lock.
 const SHARDS: usize = 64;
@@ -53,6 +57,7 @@ pub struct Store {
     next_temp: AtomicU64,
     /// Directories of single VDIs that are known to exist and to survive a crash.
     dirs: Mutex<HashSet<PathBuf>>,
+    reaper: Reaper,
 }
 
 /// A lock covers both the names of its objects and their open files, so the two never disagree:
@@ -183,39 +188,68 @@ impl Store {
             open_per_shard: (open_files / SHARDS).max(1),
             next_temp: AtomicU64::new(0),
             dirs: Mutex::default(),
+            reaper: Reaper::start(dir.join(TRASH))?,
         };
+        match fs::remove_dir_all(dir.join(TEMP)) {
+            Err(err) if err.kind() != ErrorKind::NotFound => return Err(err),
+            _ => {}
+        }
         store.make_dirs()?;
+        store.reaper.wake();
         Ok(store)
     }
 
     fn make_dirs(&self) -> io::Result<()> {
-        match fs::remove_dir_all(self.dir.join(TEMP)) {
-            Err(err) if err.kind() != ErrorKind::NotFound => return Err(err),
-            _ => {}
-        }
-        for name in KINDS.map(|(_, name)| name).into_iter().chain([TEMP]) {
+        for name in KINDS.map(|(_, name)| name).into_iter().chain([TEMP, TRASH]) {
             match fs::create_dir(self.dir.join(name)) {
                 Err(err) if err.kind() != ErrorKind::AlreadyExists => return Err(err),
                 _ => {}
             }
         }
-        self.sync_dir(&self.dir)
+        self.sync_dir(&self.dir)?;
+        lock(&self.dirs).insert(self.dir.join(kind_dir(OidKind::Inode)));
+        Ok(())
     }
 
     /// Removes every object. Nobody else uses the store meanwhile.
     pub fn wipe(&self) -> io::Result<()> {
+        for (_, name) in KINDS {
+            self.throw_away(&self.dir.join(name))?;
+        }
         for shard in &self.shards {
             lock(shard).open.clear();
         }
         lock(&self.dirs).clear();
-        // Inodes go first: whatever a crash leaves of the rest is then named by none of them.
-        for (_, name) in KINDS {
-            match fs::remove_dir_all(self.dir.join(name)) {
-                Err(err) if err.kind() != ErrorKind::NotFound => return Err(err),
-                _ => self.sync_dir(&self.dir)?,
+        self.make_dirs()
+    }
+
+    /// Removes all objects of one kind and VDI from their names at once; their space comes back
+    /// later. Nobody creates such objects meanwhile.
+    pub fn trash(&self, kind: OidKind, vid: Vid) -> io::Result<()> {
+        let dir = self.dir.join(kind_dir(kind)).join(vid.to_string());
+        lock(&self.dirs).remove(&dir);
+        self.throw_away(&dir)?;
+        // Whoever opened one of them did so before, and under the lock.
+        for shard in &self.shards {
+            lock(shard).open.retain(|oid, _| oid.vid() != vid || oid.kind() != Some(kind));
+        }
+        Ok(())
+    }
+
+    fn throw_away(&self, dir: &Path) -> io::Result<()> {
+        let n = self.next_temp.fetch_add(1, Ordering::Relaxed);
+        // What an earlier run has left there may have the same number.
+        let mut to = self.dir.join(TRASH).join(n.to_string());
+        while to.exists() {
+            to.as_mut_os_string().push("x");
+        }
+        match fs::rename(dir, to) {
+            Err(err) if err.kind() == ErrorKind::NotFound => Ok(()),
+            result => {
+                self.reaper.wake();
+                result
             }
         }
-        self.make_dirs()
     }
 
     pub fn syncs(&self) -> bool {
@@ -454,6 +488,65 @@ impl Shard {
     }
 }
 
+/// Removes in the background what was thrown away; what it does not finish, the next start does.
+struct Reaper {
+    /// None while it is being dropped.
+    calls: Option<Sender<()>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Reaper {
+    fn start(trash: PathBuf) -> io::Result<Reaper> {
+        let (calls, called) = channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let work = move || {
+            for () in called {
+                if let Err(err) = empty(&trash, &stopped) {
+                    log::warn!("{}: {err}", trash.display());
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("lamb-reaper".into()).spawn(work)?;
+        Ok(Reaper { calls: Some(calls), stop, thread: Some(thread) })
+    }
+
+    fn wake(&self) {
+        if let Some(calls) = &self.calls {
+            let _ = calls.send(());
+        }
+    }
+}
+
+impl Drop for Reaper {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.calls = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Removes what is in a directory, as far as it gets before it is stopped.
+fn empty(dir: &Path, stop: &AtomicBool) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        if entry.file_type()?.is_dir() {
+            empty(&entry.path(), stop)?;
+            // Not empty where it was stopped.
+            let _ = fs::remove_dir(entry.path());
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// A file that is removed unless it is renamed away.
 struct Temp {
     path: PathBuf,
@@ -568,6 +661,37 @@ mod tests {
         fs::write(dir.path().join("temp/3"), "half").unwrap();
         Store::open(dir.path(), true, 64).unwrap();
         assert_eq!(fs::read_dir(dir.path().join(TEMP)).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_thrown_away_is_gone_at_once_and_removed_in_time() {
+        let (dir, store) = store(64);
+        let other = Vid::new(7).unwrap();
+        (0..20).for_each(|i| put(&store, VID.data(i), &[1]));
+        put(&store, VID.inode(), &[1]);
+        put(&store, other.data(0), &[1]);
+        store.trash(OidKind::Data, VID).unwrap();
+        store.trash(OidKind::Vmstate, VID).unwrap();
+        assert!((0..20).all(|i| first(&store, VID.data(i)).is_none()));
+        assert_eq!((first(&store, VID.inode()), first(&store, other.data(0))), (Some(1), Some(1)));
+        put(&store, VID.data(0), &[2]);
+        assert_eq!(first(&store, VID.data(0)), Some(2));
+        store.wipe().unwrap();
+        assert_eq!(first(&store, VID.data(0)), None);
+        let trash = dir.path().join(TRASH);
+        while fs::read_dir(&trash).unwrap().count() > 0 {
+            thread::yield_now();
+        }
+        drop(store);
+        // What is left there by a run that was stopped goes with the next.
+        fs::create_dir_all(trash.join("0/deep")).unwrap();
+        fs::write(trash.join("0/deep/object"), "").unwrap();
+        let store = Store::open(dir.path(), true, 64).unwrap();
+        put(&store, VID.data(0), &[3]);
+        store.trash(OidKind::Data, VID).unwrap();
+        while fs::read_dir(&trash).unwrap().count() > 0 {
+            thread::yield_now();
+        }
     }
 
     #[test]

@@ -11,11 +11,11 @@ use sheepdog_proto::oid::OidKind;
 use sheepdog_proto::op::{FLAG_WRITE, LOCK_NORMAL, LOCK_SHARED};
 use sheepdog_proto::zerocopy::IntoBytes;
 use sheepdog_proto::{
-    InodeHeader, NAME_LEN, Request, SdResult, VDI_BITMAP_LEN, VID_SPACE, Vid, erasure_strips,
+    InodeHeader, NAME_LEN, Oid, Request, SdResult, VDI_BITMAP_LEN, VID_SPACE, Vid, erasure_strips,
     field_text,
 };
 
-use crate::cluster::{Cluster, Lock, State, Vdi, disk, object_len};
+use crate::cluster::{Cluster, Lock, State, Vdi, count, disk, object_len};
 use crate::config::now;
 use crate::request::{Answer, Out};
 use crate::store::CHUNK;
@@ -190,7 +190,7 @@ impl Cluster {
     }
 
     pub fn del_vdi(&self, request: &Request, payload: &[u8]) -> Result<Answer, SdResult> {
-        let _order = lock(&self.order);
+        let order = lock(&self.order);
         let vdi = self.look_up(&Query::parse(request, payload)?)?;
         let vid = vdi.vid;
         if self.mimic.is_some() {
@@ -215,19 +215,40 @@ impl Cluster {
 
         // From here on nothing can fail for the client: the VDI is deleted, and what a failure or
         // a crash leaves behind is removed at the next start.
-        let hypervolume = before.store_policy != STORE_ARRAY;
-        let cleaned = self.release(named).and_then(|()| {
-            let unnamed = |oid| hypervolume || !lock(&self.refs).contains(oid);
-            self.remove_all(OidKind::Data, vid, unnamed).map_err(disk)?;
-            self.remove_all(OidKind::Vmstate, vid, |_| true).map_err(disk)?;
-            self.remove_all(OidKind::Btree, vid, |_| true).map_err(disk)?;
-            Ok(())
-        });
-        let cleaned = cleaned.and_then(|()| self.remove_attrs_of_deleted(&before));
-        if let Err(result) = cleaned {
+        let attrs = self.remove_attrs_of_deleted(&before);
+        // Others need not wait for what no longer concerns them.
+        drop(order);
+        let objects = self.remove_objects_of_deleted(&before, vid, named);
+        if let Err(result) = attrs.and(objects) {
             log::warn!("{vid}: deleted, but some of its objects are still there: {result}");
         }
         Ok(reply(vid, 0, 0))
+    }
+
+    /// Gives up what a deleted VDI named, and removes what was its own.
+    fn remove_objects_of_deleted(
+        &self,
+        deleted: &InodeHeader,
+        vid: Vid,
+        named: Vec<Oid>,
+    ) -> Result<(), SdResult> {
+        let hypervolume = deleted.store_policy != STORE_ARRAY;
+        let (own, others): (Vec<Oid>, Vec<Oid>) = named.into_iter().partition(|o| o.vid() == vid);
+        self.release(others)?;
+        let unneeded: Vec<Oid> = {
+            let mut refs = lock(&self.refs);
+            own.into_iter().filter(|&oid| refs.release(oid)).collect()
+        };
+        count(&self.stat.removes, unneeded.len());
+        if hypervolume || !lock(&self.refs).any_of(vid) {
+            self.store.trash(OidKind::Data, vid).map_err(disk)?;
+        } else {
+            // Also those that were created and never mapped.
+            self.remove_all(OidKind::Data, vid, |oid| !lock(&self.refs).contains(oid))
+                .map_err(disk)?;
+        }
+        self.store.trash(OidKind::Vmstate, vid).map_err(disk)?;
+        self.store.trash(OidKind::Btree, vid).map_err(disk)
     }
 
     /// Removes the attributes that no longer belong to anything.

@@ -235,3 +235,34 @@ fn concurrent_changes_keep_the_count() {
     c.delete("root", "s", 0).unwrap();
     assert_eq!(lamb.data_objects(), []);
 }
+
+/// A map update that meets the deletion of its VDI gives each object up once, whoever comes first.
+#[test]
+fn a_map_update_may_meet_a_deletion() {
+    let lamb = Lamb::start();
+    let mut c = lamb.client();
+    let root = c.vdi("root", 4);
+    (0..4).for_each(|i| c.allocate(root, i, &[7]));
+    c.snapshot("root", root, "s");
+    for round in 0..60 {
+        let names = [format!("a{round}"), format!("b{round}")];
+        let [v, w] = names.each_ref().map(|name| c.branch(name, root, 0).unwrap());
+        let (mut one, mut two) = (lamb.client(), lamb.client());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for i in 0..4 {
+                    let result = one.map(v, i, &[Vid::NONE]);
+                    assert_eq!(result, SdResult::SUCCESS);
+                }
+            });
+            assert_eq!(two.delete(&names[0], "", 0), Ok(v));
+        });
+        assert_eq!(c.delete(&names[1], "", 0), Ok(w));
+        for i in 0..4 {
+            assert_eq!(c.read(root.data(i), 0, 1), Ok(vec![7]), "round {round}");
+        }
+    }
+    c.delete("root", "", 0).unwrap();
+    c.delete("root", "s", 0).unwrap();
+    assert_eq!(lamb.data_objects(), []);
+}

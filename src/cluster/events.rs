@@ -73,6 +73,11 @@ impl Cluster {
         Ok(())
     }
 
+    /// Has the event loop call dispatch though there may be no work.
+    pub fn nudge(&self) {
+        lock(&self.core).signal();
+    }
+
     /// Does the work that there is: I/O, timers, callbacks. Never blocks.
     pub fn dispatch(&self) {
         let signal = {

@@ -259,7 +259,6 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-
     /// Waits; false where the operation's deadline does not leave the time for it.
     pub async fn wait(&mut self, cluster: &Cluster, op: &Op) -> Result<bool> {
         let until = Instant::now() + self.0;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::entry::{self, Out, enter};
 use crate::cluster::{Cluster, address};
 use crate::error::Result;
+use crate::loops;
 use crate::net::Endpoint;
 use crate::vdi::Client;
 
@@ -100,6 +101,7 @@ pub unsafe extern "C" fn sd_close(sd: *mut sd_t) -> c_int {
         // SAFETY: the caller passes a pointer to a handle, as the header says.
         let (out, handle) = unsafe { (Out::new(sd)?, sd.read()) };
         let client = entry::remove_client(handle)?;
+        loops::detach(handle as usize);
         client.cluster.close(async |op| client.close_all(op).await);
         out.set(std::ptr::null_mut());
         Ok(())

@@ -59,8 +59,13 @@ pub fn remove_client(sd: sd_t) -> Result<Arc<Client>> {
     Ok(client)
 }
 
+/// A handle of a VDI that was opened. Where there can be none, the VDI is closed again.
 pub fn new_vdi(client: &Arc<Client>, vdi: Arc<Vdi>) -> Result<sd_vdi_t> {
-    Ok(VDIS.insert(VdiHandle { client: client.clone(), vdi })? as *mut sd_inode)
+    let inserted = VDIS.insert(VdiHandle { client: client.clone(), vdi: vdi.clone() });
+    if inserted.is_err() {
+        let _ = client.cluster.run(async |op| client.close(op, vdi).await);
+    }
+    Ok(inserted? as *mut sd_inode)
 }
 
 /// A VDI handle that belongs to `sd`.

@@ -1,4 +1,5 @@
-//! Event loops: the descriptor that every loop can watch.
+//! Event loops: the descriptor that every loop can watch. Those that watch it by themselves have
+//! headers of their own: `attach`.
 
 use std::ffi::c_int;
 use std::time::Duration;
@@ -6,6 +7,7 @@ use std::time::Duration;
 use super::cluster::sd_t;
 use super::entry::{self, enter};
 use crate::error::Error;
+use crate::loops;
 
 /// The file descriptor that is readable when there is work for sd_dispatch(); -1 where `sd` is not
 /// valid. It stays the same until sd_close(), over reconnects too. To be watched for reading, level
@@ -40,5 +42,21 @@ pub extern "C" fn sd_wait(sd: sd_t, timeout_ms: c_int) -> c_int {
             true => Ok(()),
             false => Err(Error::TimedOut),
         }
+    })
+}
+
+/// Undoes sd_libev_attach(), sd_libevent_attach() or sd_libuv_attach(): the loop calls nothing of
+/// `sd` any more, and `sd` may be attached again. Requests in flight go on, and end once something
+/// dispatches. Does nothing where `sd` is not attached, or where its loop has been destroyed.
+///
+/// In the thread that runs the loop, callbacks included, or where no thread does, the loop has let
+/// go of `sd` when this returns; libuv gives the memory back in the next turn of the loop. Called
+/// in another thread while the loop runs, it lets go in its next turn, which this brings about.
+#[unsafe(no_mangle)]
+pub extern "C" fn sd_detach(sd: sd_t) -> c_int {
+    enter(|| {
+        entry::client(sd)?;
+        loops::detach(sd as usize);
+        Ok(())
     })
 }

@@ -178,8 +178,14 @@ pub unsafe extern "C" fn sd_snapshot_list(
         // SAFETY: the caller passes pointers as the header says.
         let (name, out) = unsafe { (entry::name(name)?, Out::new(iter)?) };
         let snapshots = client.cluster.run(async |op| client.snapshots(op, name).await)?;
-        let handles = snapshots.into_iter().map(|vdi| entry::new_vdi(&client, vdi).map(Handle));
-        out.set(iterate(Items::Snapshots(handles.collect::<Result<_>>()?))?);
+        let handles = snapshots.into_iter().map(|vdi| entry::new_vdi(&client, vdi));
+        let (handles, failed): (Vec<_>, Vec<_>) = handles.partition(Result::is_ok);
+        // Owned from here on: an error gives them back.
+        let items = Items::Snapshots(handles.into_iter().flatten().map(Handle).collect());
+        if let Some(Err(error)) = failed.into_iter().next() {
+            return Err(error);
+        }
+        out.set(iterate(items)?);
         Ok(())
     })
 }

@@ -3,7 +3,7 @@
 use std::ffi::{c_int, c_void};
 use std::sync::Arc;
 
-use super::library::{Functions, library};
+use super::library::library;
 use super::{Link, Watcher};
 use crate::error::{Error, Refusal, Result};
 
@@ -137,5 +137,28 @@ unsafe extern "C" fn on_cleanup(_loop: *mut c_void, watcher: *mut EvCleanup, _re
         let link = (*node).link.clone();
         link.loop_ends();
         stop(node.cast());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+
+    use super::*;
+
+    /// The same numbers stand in c-tests/libev-layout.c, which compares them with ev.h.
+    #[test]
+    #[cfg(target_pointer_width = "64")]
+    fn the_structures_are_those_of_ev_h() {
+        assert_eq!(size_of::<EvIo>(), 48);
+        assert_eq!(size_of::<EvCleanup>(), 32);
+        let common = [offset_of!(EvIo, active), offset_of!(EvIo, pending)];
+        assert_eq!(common, [0, 4]);
+        assert_eq!([offset_of!(EvIo, priority), offset_of!(EvIo, data)], [8, 16]);
+        assert_eq!([offset_of!(EvIo, cb), offset_of!(EvIo, next)], [24, 32]);
+        assert_eq!([offset_of!(EvIo, fd), offset_of!(EvIo, events)], [40, 44]);
+        assert_eq!([offset_of!(EvCleanup, active), offset_of!(EvCleanup, pending)], [0, 4]);
+        assert_eq!([offset_of!(EvCleanup, priority), offset_of!(EvCleanup, data)], [8, 16]);
+        assert_eq!(offset_of!(EvCleanup, cb), 24);
     }
 }

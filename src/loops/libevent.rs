@@ -6,7 +6,7 @@
 use std::ffi::{c_int, c_short, c_void};
 use std::sync::Arc;
 
-use super::library::{Functions, library};
+use super::library::library;
 use super::{Link, Watcher};
 use crate::error::{Error, Refusal, Result};
 
@@ -144,5 +144,81 @@ unsafe extern "C" fn on_ready(_fd: c_int, _events: c_short, node: *mut c_void) {
     if link.fire() {
         // SAFETY: retired, and not stopped yet; this thread runs the loop.
         unsafe { stop(node) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::{MaybeUninit, offset_of};
+
+    use libevent_sys as sys;
+
+    use super::super::shape::{Function, of, of_callback};
+    use super::*;
+
+    #[test]
+    fn the_functions_are_those_of_the_header() {
+        type Callback = unsafe extern "C" fn(c_int, c_short, *mut c_void);
+        let assign: unsafe extern "C" fn(_, _, _, _, _, _) -> _ = sys::event_assign;
+        let add: unsafe extern "C" fn(_, _) -> _ = sys::event_add;
+        let del: unsafe extern "C" fn(_) -> _ = sys::event_del;
+        let unassign: unsafe extern "C" fn(_) = sys::event_debug_unassign;
+        let size: unsafe extern "C" fn() -> _ = sys::event_get_struct_event_size;
+        let version: unsafe extern "C" fn() -> _ = sys::event_get_version_number;
+        assert_eq!(of(assign), Assign::shape());
+        assert_eq!(of(add), Add::shape());
+        assert_eq!(of(del), Del::shape());
+        assert_eq!(of(unassign), Unassign::shape());
+        assert_eq!(of(size), Size::shape());
+        assert_eq!(of(version), Version::shape());
+        let callback: sys::event_callback_fn = None;
+        assert_eq!(of_callback(callback), Callback::shape());
+    }
+
+    #[test]
+    fn the_constants_and_the_event_are_those_of_the_header() {
+        assert_eq!(u32::try_from(EV_READ), Ok(sys::EV_READ));
+        assert_eq!(u32::try_from(EV_PERSIST), Ok(sys::EV_PERSIST));
+        let any = sys::EVLIST_TIMEOUT
+            | sys::EVLIST_INSERTED
+            | sys::EVLIST_ACTIVE
+            | sys::EVLIST_ACTIVE_LATER;
+        assert_eq!(u32::try_from(EVLIST_ANY), Ok(any));
+        // Where the flags are: bindgen names them by way of a structure inside the event.
+        let event = MaybeUninit::<sys::event>::zeroed();
+        let base = event.as_ptr();
+        // SAFETY: addresses only.
+        let flags = unsafe { &raw const (*base).ev_evcallback.evcb_flags };
+        assert_eq!(flags as usize - base as usize, offset_of!(EventHead, flags));
+        // SAFETY: takes nothing.
+        let (size, version) =
+            unsafe { (sys::event_get_struct_event_size(), sys::event_get_version_number()) };
+        assert_eq!(size as usize, size_of::<sys::event>());
+        assert!(VERSIONS.contains(&version));
+        assert!(LIBRARY.find().is_ok(), "it is in this process");
+    }
+
+    #[test]
+    fn the_base_s_free_is_seen_in_the_event() {
+        let mut fds = [0; 2];
+        // SAFETY: the functions as their headers say.
+        unsafe {
+            assert_eq!(libc::pipe(fds.as_mut_ptr()), 0);
+            let base = sys::event_base_new();
+            let callback: sys::event_callback_fn = Some(never);
+            unsafe extern "C" fn never(_: c_int, _: c_short, _: *mut c_void) {}
+            let mut event = MaybeUninit::<sys::event>::zeroed();
+            let flags = || (*event.as_ptr().cast::<EventHead>()).flags & EVLIST_ANY;
+            let at = event.as_ptr().cast_mut();
+            let events = EV_READ | EV_PERSIST;
+            sys::event_assign(at, base, fds[0], events, callback, std::ptr::null_mut());
+            assert_eq!(flags(), 0);
+            sys::event_add(at, std::ptr::null());
+            assert_ne!(flags(), 0);
+            sys::event_base_free(base);
+            assert_eq!(flags(), 0);
+            let _ = &mut event;
+            fds.map(|fd| libc::close(fd));
+        }
     }
 }

@@ -7,7 +7,7 @@
 use std::ffi::{c_int, c_uint, c_void};
 use std::sync::{Arc, Mutex};
 
-use super::library::{Functions, library};
+use super::library::library;
 use super::{Link, Watcher};
 use crate::error::{Error, Result};
 use crate::exec::lock;
@@ -143,4 +143,47 @@ unsafe extern "C" fn on_ready(handle: *mut Handle, _status: c_int, _events: c_in
 unsafe extern "C" fn on_close(handle: *mut Handle) {
     // SAFETY: from calloc; libuv has done with it.
     unsafe { libc::free(handle.cast()) };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::MaybeUninit;
+
+    use libuv_sys2 as sys;
+
+    use super::super::shape::{Function, of, of_callback};
+    use super::*;
+
+    #[test]
+    fn the_functions_are_those_of_the_header() {
+        let poll_init: unsafe extern "C" fn(_, _, _) -> _ = sys::uv_poll_init;
+        let poll_start: unsafe extern "C" fn(_, _, _) -> _ = sys::uv_poll_start;
+        let close: unsafe extern "C" fn(_, _) = sys::uv_close;
+        let is_closing: unsafe extern "C" fn(_) -> _ = sys::uv_is_closing;
+        let handle_size: unsafe extern "C" fn(_) -> _ = sys::uv_handle_size;
+        assert_eq!(of(poll_init), PollInit::shape());
+        assert_eq!(of(poll_start), PollStart::shape());
+        assert_eq!(of(close), Close::shape());
+        assert_eq!(of(is_closing), IsClosing::shape());
+        assert_eq!(of(handle_size), HandleSize::shape());
+        let (poll, close): (sys::uv_poll_cb, sys::uv_close_cb) = (None, None);
+        assert_eq!(of_callback(poll), PollCallback::shape());
+        assert_eq!(of_callback(close), CloseCallback::shape());
+    }
+
+    #[test]
+    fn the_constants_and_the_handle_are_those_of_the_header() {
+        assert_eq!(UV_POLL, sys::uv_handle_type_UV_POLL);
+        assert_eq!(UV_READABLE as u32, sys::uv_poll_event_UV_READABLE);
+        assert_eq!(UV_ENOMEM, sys::uv_errno_t_UV_ENOMEM);
+        let handle = MaybeUninit::<sys::uv_poll_t>::zeroed();
+        let base = handle.as_ptr();
+        // SAFETY: addresses only.
+        let data = unsafe { &raw const (*base).data };
+        assert_eq!(data as usize, base as usize);
+        // SAFETY: any number will do.
+        let size = unsafe { sys::uv_handle_size(UV_POLL as _) };
+        assert_eq!(size as usize, size_of::<sys::uv_poll_t>());
+        assert!(LIBRARY.find().is_ok(), "it is in this process");
+    }
 }

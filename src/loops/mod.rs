@@ -12,8 +12,10 @@
 
 pub mod libev;
 pub mod libevent;
-pub mod libuv;
 mod library;
+pub mod libuv;
+#[cfg(test)]
+mod shape;
 
 use std::collections::BTreeMap;
 use std::ffi::c_void;
@@ -198,5 +200,140 @@ impl Link {
         let runner = lock(&self.runner);
         let here = HERE.try_with(|here| std::ptr::eq(runner.as_ptr(), Arc::as_ptr(here)));
         here.unwrap_or(false) || runner.strong_count() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    /// A source that counts, and a watcher of it that counts its ends.
+    #[derive(Default)]
+    struct Count {
+        ready: AtomicUsize,
+        nudged: AtomicUsize,
+    }
+
+    impl Source for Count {
+        fn fd(&self) -> RawFd {
+            -1
+        }
+        fn ready(&self) {
+            self.ready.fetch_add(1, Ordering::Relaxed);
+        }
+        fn nudge(&self) {
+            self.nudged.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[derive(Default)]
+    struct Fake {
+        stopped: AtomicUsize,
+        over: AtomicUsize,
+    }
+
+    impl Fake {
+        fn watcher(&self) -> Watcher {
+            unsafe fn stop(node: *mut c_void) {
+                // SAFETY: a Fake, which lives as long as its test.
+                unsafe { &*node.cast::<Fake>() }.stopped.fetch_add(1, Ordering::Relaxed);
+            }
+            unsafe fn is_over(node: *mut c_void) -> bool {
+                // SAFETY: likewise.
+                unsafe { &*node.cast::<Fake>() }.over.load(Ordering::Relaxed) > 0
+            }
+            Watcher { node: (&raw const *self).cast_mut().cast(), stop, is_over }
+        }
+
+        fn stopped(&self) -> usize {
+            self.stopped.load(Ordering::Relaxed)
+        }
+    }
+
+    /// Attaches `fake` under `key`; the link that its watcher would hold.
+    fn attach(key: usize, source: &Arc<Count>, fake: &Fake) -> Result<Arc<Link>> {
+        let mut kept = None;
+        Place::reserve(key)?.attach(source.clone(), |link| {
+            kept = Some(link);
+            Ok(fake.watcher())
+        })?;
+        Ok(kept.unwrap())
+    }
+
+    #[test]
+    fn a_handle_is_attached_once_at_a_time() {
+        let (source, fake) = (Arc::default(), Fake::default());
+        let link = attach(1, &source, &fake).unwrap();
+        assert!(attach(1, &source, &fake).is_err());
+        assert!(!link.fire());
+        assert_eq!(source.ready.load(Ordering::Relaxed), 1);
+        detach(1);
+        detach(1);
+        assert_eq!(fake.stopped(), 1);
+        assert!(!link.fire(), "it is gone already");
+        assert_eq!(source.ready.load(Ordering::Relaxed), 1, "nobody is called any more");
+        attach(1, &source, &fake).unwrap();
+        fake.over.store(1, Ordering::Relaxed);
+        attach(1, &source, &fake).expect("its loop is gone");
+        assert_eq!(fake.stopped(), 2);
+        detach(1);
+    }
+
+    #[test]
+    fn a_failed_attach_leaves_nothing() {
+        let (source, fake) = (Arc::default(), Fake::default());
+        let place = Place::reserve(2).unwrap();
+        assert!(Place::reserve(2).is_err());
+        let source_of_place: Arc<Count> = Arc::clone(&source);
+        assert!(place.attach(source_of_place, |_| Err(Error::NoMem("a test"))).is_err());
+        assert_eq!(Arc::strong_count(&source), 1);
+        attach(2, &source, &fake).unwrap();
+        detach(2);
+    }
+
+    #[test]
+    fn a_handle_that_is_closed_while_it_is_attached_is_not() {
+        let (source, fake) = (Arc::new(Count::default()), Fake::default());
+        let attached = Place::reserve(3).unwrap().attach(source.clone(), |_| {
+            detach(3);
+            Ok(fake.watcher())
+        });
+        assert!(attached.is_err());
+        assert_eq!(fake.stopped(), 1);
+    }
+
+    #[test]
+    fn only_the_thread_that_runs_the_loop_stops_the_watcher() {
+        let (source, fake) = (Arc::new(Count::default()), Fake::default());
+        let link = attach(4, &source, &fake).unwrap();
+        std::thread::scope(|scope| scope.spawn(|| detach(4)).join().unwrap());
+        assert_eq!((fake.stopped(), source.nudged.load(Ordering::Relaxed)), (0, 1));
+        assert!(link.fire(), "told to stop, once");
+        assert!(!link.fire());
+        assert_eq!(source.ready.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn where_the_thread_that_ran_the_loop_is_no_more_any_other_stops_the_watcher() {
+        let (source, fake) = (Arc::new(Count::default()), Fake::default());
+        let link = attach(5, &source, &fake).unwrap();
+        std::thread::spawn(move || assert!(!link.fire())).join().unwrap();
+        detach(5);
+        assert_eq!((fake.stopped(), source.nudged.load(Ordering::Relaxed)), (1, 0));
+    }
+
+    #[test]
+    fn a_loop_that_ends_detaches() {
+        let (source, fake) = (Arc::default(), Fake::default());
+        let link = attach(6, &source, &fake).unwrap();
+        link.loop_ends();
+        let again = attach(6, &source, &fake).unwrap();
+        link.loop_ends();
+        assert!(Place::reserve(6).is_err(), "the later one stays");
+        again.loop_ends();
+        detach(6);
+        assert_eq!(fake.stopped(), 0, "whoever says that it ends stops it");
     }
 }

@@ -74,8 +74,10 @@ impl Vdi {
                         state.header.vdi_size = header.vdi_size;
                     }
                 }
-                // Frozen by a snapshot: the size is what it was.
-                Err(Error::Refused(Refusal::NoVdi)) => {}
+                // Frozen by a snapshot: what goes on under the name may be larger.
+                Err(Error::Refused(Refusal::NoVdi)) => {
+                    Box::pin(self.follow(cluster, op)).await?;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -246,11 +248,18 @@ impl Vdi {
             result if answered(&result, SdResult::READONLY) => return Ok(Written::Frozen),
             Err(error) => return Err(error),
         }
-        Ok(match self.standing(cluster, op, view, hold.index).await? {
-            Standing::Current { object: true } => Written::Stable,
-            Standing::Current { object: false } => Written::Gone(view.vid.get()),
-            Standing::Frozen => Written::Frozen,
-        })
+        match self.standing(cluster, op, view, hold.index).await? {
+            Standing::Current { size, .. } if u64::from(hold.index) << view.shift >= size => {
+                // Another client has cut it off: left there, it would come back one day.
+                lock(&self.state).removing.insert(hold.index);
+                self.update_entry(cluster, op, view, hold, view.vid.get(), 0).await?;
+                lock(&self.state).header.vdi_size = size.into();
+                Err(BEYOND)
+            }
+            Standing::Current { object: true, .. } => Ok(Written::Stable),
+            Standing::Current { object: false, .. } => Ok(Written::Gone(view.vid.get())),
+            Standing::Frozen => Ok(Written::Frozen),
+        }
     }
 
     /// Stores a new entry for the held index, once and exactly once.
@@ -374,7 +383,8 @@ impl Vdi {
         };
         let header = header?;
         let frozen = header.is_snapshot() || header.is_deleted();
-        Ok(if frozen { Standing::Frozen } else { Standing::Current { object } })
+        let size = header.vdi_size.get();
+        Ok(if frozen { Standing::Frozen } else { Standing::Current { object, size } })
     }
 
     /// The stored map entry of an index.
@@ -439,7 +449,7 @@ pub(super) enum Written {
 /// What a VDI is after its map was changed.
 pub(super) enum Standing {
     /// The working VDI; `object`: the index has an object of the VDI's own.
-    Current { object: bool },
+    Current { object: bool, size: u64 },
     /// A snapshot, or gone.
     Frozen,
 }

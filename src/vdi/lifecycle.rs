@@ -88,7 +88,10 @@ impl Client {
             ..Default::default()
         };
         // Until all is allocated nobody of this program opens it.
-        let _turn = self.turn_if_closed(op, name).await?;
+        let _turn = match self.turn_if_closed(op, name).await {
+            Err(Error::Refused(Refusal::Open)) => return Err(exists()),
+            turn => turn?,
+        };
         let vid = self.new_name(op, &name, arm).await?;
         if options.prealloc {
             let result = self.preallocate(op, name, vid).await;
@@ -112,8 +115,7 @@ impl Client {
                 // A recycling cluster answers with a snapshot (3.4).
                 let header = inode::read_header(&self.cluster, op, vid).await?;
                 if !header.is_snapshot() {
-                    let (opcode, result) = (op::NEW_VDI, SdResult::VDI_EXIST);
-                    return Err(Error::Server { opcode, result });
+                    return Err(exists());
                 }
             }
             result if answered(&result, SdResult::NO_VDI) => {}
@@ -231,6 +233,10 @@ impl Client {
         }
         Err(Error::Io("another client writes to the VDI that is being deleted"))
     }
+}
+
+fn exists() -> Error {
+    Error::Server { opcode: op::NEW_VDI, result: SdResult::VDI_EXIST }
 }
 
 /// How often a deletion finds that entries were stored meanwhile.

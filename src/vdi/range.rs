@@ -52,6 +52,10 @@ impl Vdi {
         let _change = self.changes.begin();
         let view = self.view_of_range(cluster, op, offset, len).await?;
         let len = usize::try_from(len).map_err(|_| Error::Invalid("the length"))?;
+        // What is known as a hole is left alone: it must be known of the right VDI.
+        if let Standing::Frozen = self.standing(cluster, op, &view, 0).await? {
+            self.follow(cluster, op).await?;
+        }
         try_for_each_concurrent(
             pieces(offset, len, view.shift).map(|piece| self.discard_piece(cluster, op, piece)),
         )
@@ -115,6 +119,11 @@ impl Vdi {
         let entry = self.entry(cluster, op, view, index).await?;
         if entry == 0 {
             return Ok(Written::Stable);
+        }
+        // Servers let the update into a snapshot (7.2), and it cannot be taken back: what is asked
+        // first is all that can be done, and leaves one round trip.
+        if let Standing::Frozen = self.standing(cluster, op, view, index).await? {
+            return Ok(Written::Frozen);
         }
         let is_array = view.store_policy == STORE_ARRAY;
         if entry == view.vid.get() && is_array {

@@ -143,6 +143,13 @@ impl Vdi {
         self.install(vid, header, &mut Retries::default())
     }
 
+    /// Goes on as what the name stands for now.
+    pub(super) async fn follow(&self, cluster: &Cluster, op: &Op) -> Result<()> {
+        let _quiet = self.gate.close().await;
+        self.clear_up_all(cluster, op).await?;
+        self.catch_up(cluster, op).await.map(drop)
+    }
+
     /// Forgets what is known of the map, and reads the header again.
     pub async fn reload(&self, cluster: &Cluster, op: &Op) -> Result<()> {
         let _quiet = self.gate.close().await;

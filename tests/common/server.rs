@@ -42,46 +42,56 @@ impl Server {
         gateways.join(",")
     }
 
-    /// Data objects and ledgers in the store, each counted once however many copies it has; None
-    /// where there is no looking at it.
-    pub fn objects(&self) -> Option<usize> {
-        let mut objects = HashSet::new();
-        match &self.lamb {
-            Some(_) => {
-                for kind in ["data", "ledger"] {
-                    walk(&self.store.as_ref()?.join(kind), &mut |path| {
-                        objects.insert(path.display().to_string());
-                    });
+    /// What the store has; None where there is no looking at it.
+    pub fn objects(&self) -> Option<Objects> {
+        let (mut data, mut ledgers) = (HashSet::new(), HashSet::new());
+        walk(self.store.as_ref()?, &mut |path| {
+            let part = |name| path.iter().any(|part| part == name);
+            if self.lamb.is_some() {
+                // KIND/VDI/INDEX
+                if part("data") {
+                    data.insert(path.display().to_string());
                 }
+                return;
             }
             // Files are called by their object's id, of which the first two digits tell the kind;
             // .stale holds what recovery has moved away.
-            None => walk(self.store.as_ref()?, &mut |path| {
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
-                let counts = name.starts_with("00") || name.starts_with("08");
-                let parent = |part| path.components().any(|c| c.as_os_str() == part);
-                if counts && name.len() >= 16 && parent("obj") && !parent(".stale") {
-                    objects.insert(name[..16].to_owned());
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            match name.get(..16) {
+                Some(id) if part("obj") && !part(".stale") && id.starts_with("00") => {
+                    data.insert(id.to_owned())
                 }
-            }),
-        }
-        Some(objects.len())
+                Some(id) if part("obj") && !part(".stale") && id.starts_with("08") => {
+                    ledgers.insert(id.to_owned())
+                }
+                _ => false,
+            };
+        });
+        Some(Objects { data: data.len(), ledgers: ledgers.len() })
     }
 
-    /// Waits until the store has `want` objects, as long as that may take. What it has instead is
+    /// Waits until the store has what it should, as long as that may take. What it has instead is
     /// the error.
-    pub fn await_objects(&self, want: usize) -> Result<(), usize> {
+    pub fn await_objects(&self, fits: impl Fn(Objects) -> bool) -> Result<(), Objects> {
         let limit = Instant::now() + REMOVAL_LIMIT;
         loop {
             match self.objects() {
                 None => return Ok(()),
-                Some(found) if found == want => return Ok(()),
+                Some(found) if fits(found) => return Ok(()),
                 // lamb has removed them when it answers.
                 Some(found) if self.lamb.is_some() || Instant::now() > limit => return Err(found),
                 Some(_) => std::thread::sleep(Duration::from_millis(20)),
             }
         }
     }
+}
+
+/// Numbers of objects, each counted once however many copies it has.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Objects {
+    pub data: usize,
+    /// The server's records of objects that were shared and are not by all any more (3.7).
+    pub ledgers: usize,
 }
 
 /// Calls `each` for every file below a directory; what disappears meanwhile is passed over.

@@ -1,0 +1,8 @@
+/* The header named by HEADER compiles alone, and twice. */
+#include HEADER
+#include HEADER
+
+int main(void)
+{
+    return 0;
+}

@@ -1,0 +1,158 @@
+/* libsheepdog in a libev loop.
+ *
+ *     cc libev.c $(pkg-config --cflags --libs libsheepdog) -lev -o libev
+ *     ./libev 127.0.0.1:7000
+ *
+ * Writes a VDI with many requests in flight, flushes, reads it back and compares. The loop never
+ * waits for a request: each callback starts the next one.
+ *
+ * The handle is attached to the loop, which from then on calls the callbacks. The library uses the
+ * libev that the program is linked with; nothing else has to be told about it.
+ */
+#include <sheepdog_libev.h>
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define BLOCK 65536
+#define BLOCKS 256
+#define DEPTH 16 /* requests in flight */
+
+struct slot {
+    int block; /* that the slot's request is for */
+    unsigned char data[BLOCK];
+};
+
+static struct ev_loop *loop;
+static sd_t sd;
+static sd_vdi_t vdi;
+static struct slot slots[DEPTH];
+static bool reading;   /* first everything is written, then everything is read */
+static int next;       /* block */
+static int in_flight;  /* requests */
+static int outcome;    /* the first result that was not a success */
+
+static void start_phase(void);
+
+static void failed(int result)
+{
+    if (outcome == SD_RES_SUCCESS)
+        outcome = result;
+}
+
+static void on_flushed(sd_t of, int result, void *opaque)
+{
+    (void)of, (void)opaque;
+    if (result != SD_RES_SUCCESS) {
+        failed(result);
+        ev_break(loop, EVBREAK_ALL);
+        return;
+    }
+    reading = true;
+    start_phase();
+}
+
+static void end_phase(void)
+{
+    int result = outcome;
+
+    /* A write is stable after the next flush, as with write and fsync on a file. */
+    if (result == SD_RES_SUCCESS && !reading) {
+        result = sd_vdi_aflush(sd, vdi, on_flushed, NULL);
+        if (result == SD_RES_SUCCESS)
+            return;
+        failed(result);
+    }
+    ev_break(loop, EVBREAK_ALL);
+}
+
+static void on_done(sd_t of, int result, void *opaque);
+
+/* Starts the next request in this slot, if there is one to start. */
+static void advance(struct slot *slot)
+{
+    off_t offset = (off_t)next * BLOCK;
+    int result;
+
+    if (outcome == SD_RES_SUCCESS && next < BLOCKS) {
+        slot->block = next++;
+        if (!reading)
+            memset(slot->data, slot->block, BLOCK);
+        /* A read lends its buffer to the library until the callback; a write's is copied, unless
+         * the flag is SD_WRITE_NOCOPY, as it is here. SD_RES_NO_MEM would mean that too much is
+         * in flight (see sd_set_buffer_limit): to be tried again after a callback. */
+        result = reading ? sd_vdi_aread(sd, vdi, slot->data, BLOCK, offset, on_done, slot)
+                         : sd_vdi_awrite(sd, vdi, slot->data, BLOCK, offset, SD_WRITE_NOCOPY,
+                                         on_done, slot);
+        if (result == SD_RES_SUCCESS) {
+            in_flight++;
+            return;
+        }
+        failed(result); /* nothing was started, and on_done will not be called */
+    }
+    if (in_flight == 0)
+        end_phase();
+}
+
+/* Called by the loop, once for each request that was started. */
+static void on_done(sd_t of, int result, void *opaque)
+{
+    struct slot *slot = opaque;
+
+    (void)of;
+    in_flight--;
+    if (result != SD_RES_SUCCESS)
+        failed(result);
+    for (int i = 0; reading && result == SD_RES_SUCCESS && i < BLOCK; i++)
+        if (slot->data[i] != (unsigned char)slot->block)
+            result = SD_RES_EIO, failed(result); /* not what was written */
+    advance(slot);
+}
+
+static void start_phase(void)
+{
+    next = 0;
+    for (int i = 0; i < DEPTH && outcome == SD_RES_SUCCESS; i++)
+        advance(&slots[i]);
+}
+
+/* Says what went wrong, if anything did; true when nothing did. */
+static bool succeeded(int result, const char *what)
+{
+    if (result != SD_RES_SUCCESS)
+        fprintf(stderr, "libev: %s: %s\n", what, sd_strerror(result));
+    return result == SD_RES_SUCCESS;
+}
+
+int main(int argc, char **argv)
+{
+    const char *addr = argc > 1 ? argv[1] : "127.0.0.1:7000";
+    char name[64];
+    bool ok;
+
+    loop = ev_default_loop(0);
+    if (!loop) {
+        fprintf(stderr, "libev: no event loop\n");
+        return 1;
+    }
+    snprintf(name, sizeof name, "libev-%ld", (long)getpid());
+    if (!succeeded(sd_init(addr, &sd), addr))
+        return 1;
+    /* Blocking calls go on working on a handle that is attached, in every thread. */
+    ok = succeeded(sd_libev_attach(loop, sd), "sd_libev_attach") &&
+         succeeded(sd_vdi_create(sd, name, (size_t)BLOCKS * BLOCK, 0, false, &vdi),
+                   "sd_vdi_create");
+    if (ok) {
+        start_phase();
+        ev_run(loop, 0);
+        ok = succeeded(outcome, "reading and writing");
+        if (ok)
+            printf("%d blocks written, flushed, read back: all the same\n", BLOCKS);
+        ok = succeeded(sd_vdi_close(&vdi), "sd_vdi_close") && ok;
+        ok = succeeded(sd_vdi_delete(sd, name), "sd_vdi_delete") && ok;
+    }
+    sd_close(&sd); /* detaches as well */
+    ev_loop_destroy(loop);
+    return ok ? 0 : 1;
+}
