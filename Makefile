@@ -26,8 +26,8 @@ transcript-dog-geometry transcript-qemu: superset := --superset
 .DEFAULT_GOAL := build
 .NOTPARALLEL: # cargo, cmake and ctest use all processors themselves
 .DELETE_ON_ERROR:
-.PHONY: help deps build demo test lint test-rust test-c test-valgrind test-asan check-symbols \
-        test-install test-readme transcripts install uninstall clean cargo
+.PHONY: help deps deps-demo build demo test lint test-rust test-c test-valgrind test-asan \
+        check-symbols test-install test-readme transcripts install uninstall clean cargo
 
 help:
 	@echo 'make build          the library, build/lib, and the server lamb, build/bin'
@@ -44,6 +44,8 @@ help:
 
 deps:
 	@tools/deps.sh
+deps-demo:
+	@tools/deps.sh demo
 
 # --- Building ---
 
@@ -85,7 +87,7 @@ build/examples/quickstart: examples/quickstart.c include/sheepdog.h build
 	@mkdir -p $(@D)
 	$(CC) -Wall -Wextra -Iinclude $< -o $@ -Lbuild/lib -lsheepdog -Wl,-rpath,$(CURDIR)/build/lib
 
-demo: deps build build/examples/quickstart
+demo: deps-demo build build/examples/quickstart
 	@echo "demo: starting lamb on a free port, storing $(FILE)"
 	@tools/with-lamb.sh build/examples/quickstart {} "$(FILE)"
 

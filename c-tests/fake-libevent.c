@@ -6,6 +6,10 @@
 #include <event2/event_struct.h>
 #include <poll.h>
 
+#define ev_flags ev_evcallback.evcb_flags
+#define ev_callback ev_evcallback.evcb_cb_union.evcb_callback
+#define ev_arg ev_evcallback.evcb_arg
+
 int sd_libevent_attach(sd_t sd, struct event_base *base);
 
 static int base; /* what the pointer points to is nobody's business */

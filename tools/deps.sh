@@ -1,6 +1,9 @@
 #!/bin/sh
-# Installs what the demo and the tests use and this machine lacks, through apt-get. Does nothing
-# where nothing is missing.
+# usage: deps.sh [demo]
+#
+# Installs what the demo and the tests use and this machine lacks, through apt-get; with `demo` only
+# what that one uses. Does nothing where nothing is missing. The event libraries are for the tests
+# and the examples alone.
 set -eu
 
 if ! command -v cargo >/dev/null; then
@@ -9,9 +12,22 @@ if ! command -v cargo >/dev/null; then
 fi
 
 packages=
-for pair in cc:gcc g++:g++ readelf:binutils cmake:cmake pkg-config:pkg-config \
-    python3:python3 valgrind:valgrind; do
+commands="cc:gcc"
+libraries=
+if [ "${1:-}" != demo ]; then
+    commands="$commands g++:g++ readelf:binutils cmake:cmake pkg-config:pkg-config python3:python3
+        valgrind:valgrind"
+    libraries="libevent_core:libevent-dev libuv:libuv1-dev glib-2.0:libglib2.0-dev"
+    echo '#include <ev.h>' | cc -E -x c - >/dev/null 2>&1 || packages="$packages libev-dev"
+    # Where bindgen looks for it, with which tests compare declarations with the libraries' headers.
+    [ -n "${LIBCLANG_PATH:-}" ] || ldconfig -p 2>/dev/null | grep -q 'libclang[-.0-9]*\.so' ||
+        ls /usr/lib/llvm*/lib/libclang*.so* >/dev/null 2>&1 || packages="$packages libclang-dev"
+fi
+for pair in $commands; do
     command -v "${pair%%:*}" >/dev/null || packages="$packages ${pair#*:}"
+done
+for pair in $libraries; do
+    pkg-config --exists "${pair%%:*}" 2>/dev/null || packages="$packages ${pair#*:}"
 done
 if [ -z "$packages" ]; then
     echo "deps: nothing is missing"

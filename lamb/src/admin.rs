@@ -121,6 +121,7 @@ impl Cluster {
         if out.room() < size_of::<EpochLog>() {
             return Ok(Answer::OK);
         }
+        let flags = self.flags();
         let config = read(&self.config);
         let mut log = EpochLog {
             ctime: config.ctime.into(),
@@ -128,7 +129,7 @@ impl Cluster {
             disable_recovery: config.disable_recovery.into(),
             nr_copies: config.copies,
             copy_policy: config.copy_policy,
-            flags: config.flags.into(),
+            flags: flags.into(),
             drv_name: store_name(&config),
             ..EpochLog::default()
         };
@@ -153,6 +154,7 @@ impl Cluster {
         if out.room() < CLUSTER_INFO_LEN {
             return Err(SdResult::BUFFER_SMALL);
         }
+        let flags = self.flags();
         let config = read(&self.config);
         let info = ClusterInfo {
             proto_ver: INTERNAL_VERSION,
@@ -160,7 +162,7 @@ impl Cluster {
             nr_nodes: 1.into(),
             epoch: EPOCH.into(),
             ctime: config.ctime.into(),
-            flags: config.flags.into(),
+            flags: flags.into(),
             nr_copies: config.copies,
             copy_policy: config.copy_policy,
             status: status::OK,

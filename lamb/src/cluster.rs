@@ -17,6 +17,7 @@ use sheepdog_proto::zerocopy::FromBytes;
 use sheepdog_proto::zerocopy::little_endian::U32;
 use sheepdog_proto::{InodeHeader, Oid, SdResult, Vid};
 
+use crate::Options;
 use crate::config::Config;
 use crate::mimic::Mimic;
 use crate::refs::Refs;
@@ -41,6 +42,8 @@ pub struct Cluster {
     pub stat: Stat,
     /// As SET_LOGLEVEL last said it: a level of syslog.
     pub log_level: AtomicI32,
+    /// Locks are enforced whatever the cluster was formatted with.
+    use_lock: bool,
     /// Present with `--mimic-1.0`.
     pub mimic: Option<Mimic>,
     /// Bytes of the largest object that any VDI has had.
@@ -136,8 +139,9 @@ impl Vdi {
 }
 
 impl Cluster {
-    /// Opens the cluster in `dir`, or formats it there.
-    pub fn open(dir: &Path, sync: bool, mimic: bool, open_files: usize) -> io::Result<Cluster> {
+    /// Opens the cluster in the directory that `options` name, or formats it there.
+    pub fn open(options: &Options, open_files: usize) -> io::Result<Cluster> {
+        let (dir, mimic) = (options.dir.as_path(), options.mimic);
         let config = Config::load(dir)?;
         let fresh = config.is_none();
         if fresh {
@@ -153,7 +157,7 @@ impl Cluster {
             // Before anything else, so that the directory is known as ours from now on.
             config.save(dir)?;
         }
-        let store = Arc::new(Store::open(dir, sync, open_files)?);
+        let store = Arc::new(Store::open(dir, options.sync, open_files)?);
         if config.wiping {
             store.wipe()?;
             config.wiping = false;
@@ -170,6 +174,7 @@ impl Cluster {
             throttling: Mutex::default(),
             stat: Stat::default(),
             log_level: AtomicI32::new(6),
+            use_lock: options.use_lock,
             mimic: mimic.then(|| Mimic::start(store.clone())).transpose()?,
             largest: AtomicU64::new(0),
         };
@@ -188,7 +193,8 @@ impl Cluster {
         let mut vdis = write(&self.vdis);
         for vid in self.store.inodes()? {
             let Some(object) = self.store.get(vid.inode())? else { continue };
-            let header = read_header(&object)?;
+            let broken = |err: io::Error| io::Error::new(err.kind(), format!("inode {vid}: {err}"));
+            let header = read_header(&object).map_err(broken)?;
             self.note_shift(header.block_size_shift);
             let vdi = Vdi::new(vid, header);
             write(&vdi.state).deleted = header.is_deleted();
@@ -329,11 +335,14 @@ impl Cluster {
         }
     }
 
-    /// Enforces locks whatever the cluster was formatted with (4.10).
-    pub fn use_locks(&self) {
-        let mut config = write(&self.config);
-        let flags = config.flags | cluster_flag::USE_LOCK;
-        config.set_flags(flags);
+    /// The cluster's flags (2.6) as clients are told.
+    pub fn flags(&self) -> u16 {
+        read(&self.config).flags | if self.use_lock { cluster_flag::USE_LOCK } else { 0 }
+    }
+
+    /// Whether LOCK_VDI locks (4.10).
+    pub fn locks_vdis(&self) -> bool {
+        self.flags() & cluster_flag::USE_LOCK != 0
     }
 
     pub fn vdi(&self, vid: Vid) -> Option<Arc<Vdi>> {

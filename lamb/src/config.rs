@@ -53,10 +53,6 @@ pub fn now() -> u64 {
 }
 
 impl Config {
-    pub fn uses_locks(&self) -> bool {
-        self.flags & cluster_flag::USE_LOCK != 0
-    }
-
     pub fn set_flags(&mut self, flags: u16) {
         self.flags = flags & KNOWN_FLAGS | cluster_flag::AUTO_VNODES;
     }

@@ -35,7 +35,7 @@ mod server;
 mod store;
 mod vdi;
 
-pub use server::{Address, Options, Server};
+pub use server::{Address, Options, Server, Stopper};
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 

@@ -29,6 +29,7 @@ pub struct Part {
 
 impl Cluster {
     pub fn read_object(&self, request: &Request, out: &mut Out) -> Result<Answer, SdResult> {
+        count(&self.stat.reads, 1);
         let part = self.part_to_read(request)?;
         part.object.read(out.grow(part.len)?, part.offset).map_err(disk)?;
         Ok(Answer::OK)
@@ -36,7 +37,6 @@ impl Cluster {
 
     /// Checks a READ and finds what it reads.
     pub fn part_to_read(&self, request: &Request) -> Result<Part, SdResult> {
-        count(&self.stat.reads, 1);
         if request.flags.get() & FLAG_WRITE != 0 {
             return Err(SdResult::INVALID_PARMS);
         }
@@ -391,4 +391,38 @@ fn map_part(offset: u64, data: &[u8]) -> (u32, &[u8]) {
     let last = (offset + data.len() as u64).min(MAP_END.into());
     let range = first.saturating_sub(offset) as usize..last.saturating_sub(offset) as usize;
     (((first - u64::from(MAP_OFFSET)) / 4) as u32, data.get(range).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_overlaps_is_copied() {
+        for (start, at, expected) in [
+            (10, 10, [1, 2, 3, 0]),
+            (10, 8, [3, 0, 0, 0]),
+            (10, 12, [0, 0, 1, 2]),
+            (10, 7, [0; 4]),
+            (10, 14, [0; 4]),
+            (0, u64::from(u32::MAX), [0; 4]),
+        ] {
+            let mut bytes = [0; 4];
+            overlay(&mut bytes, start, &[1, 2, 3], at);
+            assert_eq!(bytes, expected, "{start} {at}");
+        }
+    }
+
+    #[test]
+    fn the_map_is_found_in_whatever_part_of_an_inode() {
+        let data: Vec<u8> = (0..40).collect();
+        let map = u64::from(MAP_OFFSET);
+        assert_eq!(map_part(map - 10, &data), (0, &data[10..]));
+        assert_eq!(map_part(map, &data), (0, &data[..]));
+        assert_eq!(map_part(map + 4, &data), (1, &data[..]));
+        assert_eq!(map_part(map + 5, &data), (2, &data[3..]));
+        assert_eq!(map_part(0, &data).1, b"");
+        assert_eq!(map_part(u64::from(MAP_END) - 8, &data).1, &data[..8]);
+        assert_eq!(map_part(u64::from(MAP_END) + 8, &data).1, b"");
+    }
 }

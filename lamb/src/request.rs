@@ -126,6 +126,7 @@ impl Cluster {
         out.grow(HEADER_LEN);
         let read = part.object.read_now(out, part.offset, len);
         if read {
+            self.count_read(len);
             finish(request, &Answer::OK, out, start);
         } else {
             out.truncate(start);
@@ -144,9 +145,17 @@ impl Cluster {
         };
         let mut response =
             Response::to(request, EPOCH, part.as_ref().err().copied().unwrap_or(SdResult::SUCCESS));
-        response.data_length = part.as_ref().map_or(0, |part| part.len as u32).into();
+        let len = part.as_ref().map_or(0, |part| part.len);
+        self.count_read(len);
+        response.data_length = (len as u32).into();
         put(&response, out, start);
         part.ok()
+    }
+
+    fn count_read(&self, len: usize) {
+        count(&self.stat.total, 1);
+        count(&self.stat.reads, 1);
+        count(&self.stat.tx, len);
     }
 
     /// Whether a request is done before another thread could begin with it.

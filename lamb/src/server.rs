@@ -136,11 +136,8 @@ impl Server {
         make_dir(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let lock = lock_dir(dir)?;
         let open_files = raise_open_files();
-        let cluster = Cluster::open(dir, options.sync, options.mimic, open_files)
+        let cluster = Cluster::open(options, open_files)
             .with_context(|| format!("cannot open the store in {}", dir.display()))?;
-        if options.use_lock {
-            cluster.use_locks();
-        }
 
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();

@@ -45,7 +45,7 @@ impl Cluster {
         let _order = lock(&self.order);
         let vdi = self.look_up(&Query::parse(request, payload)?)?;
         let mut answer = reply_about(&vdi);
-        if !read(&self.config).uses_locks() {
+        if !self.locks_vdis() {
             return Ok(answer);
         }
         let mut locks = lock(&self.locks);

@@ -238,6 +238,23 @@ fn the_node_tells_about_itself() {
 }
 
 #[test]
+fn locking_by_option_outlasts_formatting_but_not_the_option() {
+    let mut lamb = Lamb::with(|options| options.use_lock = true);
+    let flags = |lamb: &Lamb| {
+        let data = get(&mut lamb.client(), admin::cluster_info());
+        ClusterInfo::ref_from_prefix(&data).unwrap().0.flags.get()
+    };
+    let arm = ClusterArm { copies: 1, ..ClusterArm::default() };
+    let mut c = lamb.client();
+    assert_eq!(c.result(Request::new(op::MAKE_FS, FLAG_WRITE, arm), b"plain\0"), OK);
+    assert_eq!(c.result(plain(op::DISABLE_RECOVER, 0), &[]), OK);
+    assert_eq!(flags(&lamb), cluster_flag::AUTO_VNODES | cluster_flag::USE_LOCK);
+    lamb.options.use_lock = false;
+    lamb.restart();
+    assert_eq!(flags(&lamb), cluster_flag::AUTO_VNODES);
+}
+
+#[test]
 fn the_log_level_is_what_was_set() {
     let lamb = Lamb::start();
     let mut c = lamb.client();

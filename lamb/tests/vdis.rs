@@ -194,7 +194,7 @@ fn only_snapshots_can_be_cloned() {
     let v = c.vdi("alpha", 16);
     c.allocate(v, 3, &[3]);
     assert_eq!(c.branch("gamma", v, 0), Err(BAD));
-    let w = c.snapshot("alpha", v, "s");
+    c.snapshot("alpha", v, "s");
     let x = c.branch("gamma", v, 0).unwrap();
     assert_eq!(c.entries(x, 4), [0, 0, 0, v.get()]);
     assert_eq!((c.header(x).snap_id.get(), c.header(x).parent_vdi_id.get()), (1, v.get()));
@@ -212,7 +212,6 @@ fn only_snapshots_can_be_cloned() {
         c.new_vdi("nothing", VdiArm { snapid: 1.into(), ..VdiArm::default() }),
         Err(SdResult::NO_VDI)
     );
-    _ = w;
 }
 
 #[test]

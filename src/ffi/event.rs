@@ -46,8 +46,9 @@ pub extern "C" fn sd_wait(sd: sd_t, timeout_ms: c_int) -> c_int {
 }
 
 /// Undoes sd_libev_attach(), sd_libevent_attach() or sd_libuv_attach(): the loop calls nothing of
-/// `sd` any more, and `sd` may be attached again. Requests in flight go on, and end once something
-/// dispatches. Does nothing where `sd` is not attached, or where its loop has been destroyed.
+/// `sd` any more, once the dispatch has ended that it may be in, and `sd` may be attached again.
+/// Requests in flight go on, and end once something dispatches. Does nothing where `sd` is not
+/// attached, or where its loop has been destroyed.
 ///
 /// In the thread that runs the loop, callbacks included, or where no thread does, the loop has let
 /// go of `sd` when this returns; libuv gives the memory back in the next turn of the loop. Called

@@ -443,8 +443,7 @@ pub extern "C" fn sd_vdi_flush(sd: sd_t, vdi: sd_vdi_t) -> c_int {
 /// Deletes the working VDI `name` and all its data; its snapshots stay. Takes as long as the VDI
 /// has objects: see sd_set_timeout(). Broken off, it can be repeated.
 ///
-/// Errors: SD_RES_NO_VDI, SD_RES_VDI_LOCKED (a handle of this `sd` is open on it),
-/// SD_RES_NO_SUPPORT (a hypervolume).
+/// Errors: SD_RES_NO_VDI, SD_RES_VDI_LOCKED (a handle of this `sd` is open on it).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sd_vdi_delete(sd: sd_t, name: *const c_char) -> c_int {
     enter(|| {

@@ -804,7 +804,7 @@ mod tests {
     }
 
     fn step(tree: &mut Tree, stored: &mut Stored, changes: &[(u32, Vid)]) {
-        let plan = tree.plan(own(), changes, SMALL).ok().expect("nothing is in the way");
+        let Ok(plan) = tree.plan(own(), changes, SMALL) else { panic!("nothing is in the way") };
         plan.writes(tree, own()).iter().for_each(|write| stored.write(write));
         tree.apply(plan);
     }

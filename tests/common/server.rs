@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long a cluster may take to remove what was released: it does so in the background.
+/// How long a cluster may take to remove what was released: it does so in the background. So does
+/// a lamb that mimics one.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(30);
+const REMOVAL_LIMIT_OF_LAMB: Duration = Duration::from_secs(2);
 
 pub struct Server {
     /// Gateways of the cluster.
@@ -73,13 +75,13 @@ impl Server {
     /// Waits until the store has what it should, as long as that may take. What it has instead is
     /// the error.
     pub fn await_objects(&self, fits: impl Fn(Objects) -> bool) -> Result<(), Objects> {
-        let limit = Instant::now() + REMOVAL_LIMIT;
+        let time = if self.lamb.is_some() { REMOVAL_LIMIT_OF_LAMB } else { REMOVAL_LIMIT };
+        let limit = Instant::now() + time;
         loop {
             match self.objects() {
                 None => return Ok(()),
                 Some(found) if fits(found) => return Ok(()),
-                // lamb has removed them when it answers.
-                Some(found) if self.lamb.is_some() || Instant::now() > limit => return Err(found),
+                Some(found) if Instant::now() > limit => return Err(found),
                 Some(_) => std::thread::sleep(Duration::from_millis(20)),
             }
         }
