@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use async_task::Runnable;
@@ -49,25 +49,30 @@ struct Finished {
 /// Makes an event loop call dispatch.
 pub struct Signal {
     fd: WakeFd,
-    set: AtomicBool,
+    /// Whether the descriptor is readable. Held while it is made so or not: were a clear to come
+    /// in between, the descriptor would stay readable, and nobody would know.
+    set: Mutex<bool>,
 }
 
 impl Signal {
     pub fn new(fd: WakeFd) -> Signal {
-        Signal { fd, set: AtomicBool::new(false) }
+        Signal { fd, set: Mutex::new(false) }
     }
 
     pub fn set(&self) {
-        if !self.set.swap(true, Ordering::AcqRel) {
+        let mut set = lock(&self.set);
+        if !*set {
+            *set = true;
             self.fd.set();
         }
     }
 
     /// To be called before the work is done: what is signalled while this runs is done then.
     pub fn clear(&self) {
-        if self.set.load(Ordering::Acquire) {
+        let mut set = lock(&self.set);
+        if *set {
             self.fd.clear();
-            self.set.store(false, Ordering::Release);
+            *set = false;
         }
     }
 }
@@ -268,6 +273,33 @@ mod tests {
         drop(budget.take(10).unwrap());
         drop(second);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn a_signal_that_is_cleared_while_it_is_set_leaves_nothing_readable() {
+        use std::os::fd::AsFd;
+        use std::time::Duration;
+
+        let signal = Signal::new(WakeFd::new().unwrap());
+        let together = std::sync::Barrier::new(2);
+        let set = || {
+            for _ in 0..5_000 {
+                together.wait();
+                signal.set();
+                together.wait();
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(set);
+            for _ in 0..5_000 {
+                together.wait();
+                signal.clear();
+                together.wait();
+                signal.clear();
+                let readable = crate::net::wait_readable(signal.fd.as_fd(), Some(Duration::ZERO));
+                assert!(!readable.unwrap(), "an event loop would turn for ever");
+            }
+        });
     }
 
     #[test]

@@ -207,7 +207,7 @@ mod tests {
             let base = sys::event_base_new();
             let callback: sys::event_callback_fn = Some(never);
             unsafe extern "C" fn never(_: c_int, _: c_short, _: *mut c_void) {}
-            let mut event = MaybeUninit::<sys::event>::zeroed();
+            let event = MaybeUninit::<sys::event>::zeroed();
             let flags = || (*event.as_ptr().cast::<EventHead>()).flags & EVLIST_ANY;
             let at = event.as_ptr().cast_mut();
             let events = EV_READ | EV_PERSIST;
@@ -217,8 +217,9 @@ mod tests {
             assert_ne!(flags(), 0);
             sys::event_base_free(base);
             assert_eq!(flags(), 0);
-            let _ = &mut event;
-            fds.map(|fd| libc::close(fd));
+            for fd in fds {
+                libc::close(fd);
+            }
         }
     }
 }

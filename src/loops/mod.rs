@@ -120,13 +120,17 @@ impl Place {
         let watcher = start(link.clone())?;
         let mut table = lock(&TABLE);
         match table.get_mut(&self.key) {
-            Some(entry @ Entry::Reserved) => *entry = Entry::Attached(link, watcher),
+            Some(entry @ Entry::Reserved) => *entry = Entry::Attached(link.clone(), watcher),
             _ => {
                 drop(table);
                 link.end(watcher);
                 return Err(Error::Invalid("closed or detached meanwhile"));
             }
         }
+        drop(table);
+        // So that the thread that runs the loop, which may be another one, is known from its first
+        // turn on.
+        link.source.nudge();
         Ok(())
     }
 }
@@ -309,7 +313,7 @@ mod tests {
         let (source, fake) = (Arc::new(Count::default()), Fake::default());
         let link = attach(4, &source, &fake).unwrap();
         std::thread::scope(|scope| scope.spawn(|| detach(4)).join().unwrap());
-        assert_eq!((fake.stopped(), source.nudged.load(Ordering::Relaxed)), (0, 1));
+        assert_eq!((fake.stopped(), source.nudged.load(Ordering::Relaxed)), (0, 2));
         assert!(link.fire(), "told to stop, once");
         assert!(!link.fire());
         assert_eq!(source.ready.load(Ordering::Relaxed), 0);
@@ -321,7 +325,7 @@ mod tests {
         let link = attach(5, &source, &fake).unwrap();
         std::thread::spawn(move || assert!(!link.fire())).join().unwrap();
         detach(5);
-        assert_eq!((fake.stopped(), source.nudged.load(Ordering::Relaxed)), (1, 0));
+        assert_eq!((fake.stopped(), source.nudged.load(Ordering::Relaxed)), (1, 1));
     }
 
     #[test]

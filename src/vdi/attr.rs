@@ -4,10 +4,10 @@ use std::mem::{offset_of, size_of};
 
 use sheepdog_proto::attr::{self, AttrHeader, VALUE_LEN};
 use sheepdog_proto::zerocopy::FromBytes;
-use sheepdog_proto::{SdResult, name_field, op};
+use sheepdog_proto::{Request, SdResult, name_field, op};
 
 use super::Client;
-use super::inode::{self, Name, write_request};
+use super::inode::{self, Name, answered, write_request};
 use crate::cluster::{Backoff, Call, Ghosts, Op};
 use crate::error::{Error, Result};
 
@@ -41,12 +41,17 @@ impl Client {
     pub async fn set_attr(&self, op: &Op, key: &Key, value: &[u8]) -> Result<()> {
         let record = attr::encode(key.header, value)
             .ok_or(Error::Invalid("the value is longer than 64 KiB"))?;
-        // A create that may replace does not look for collisions: it would overwrite whatever
-        // attribute has the same hash (3.8). An exclusive one finds the attribute's own place.
-        let flags = op::FLAG_ATTR_CREAT | op::FLAG_ATTR_EXCL;
-        let id = match self.attr_op(op, flags, record.clone()).await {
-            Ok(_) => return Ok(()),
-            Err((error, id)) if error.server_result() == Some(SdResult::VDI_EXIST) => id,
+        let id = match self.attr_op(op, 0, key.record()?).await {
+            Ok(id) => id,
+            Err((error, _)) if error.server_result() == Some(SdResult::NO_OBJ) => {
+                let flags = op::FLAG_ATTR_CREAT | self.exclusive_if_taken(op, key).await?;
+                match self.attr_op(op, flags, record.clone()).await {
+                    Ok(_) => return Ok(()),
+                    // Created by another client just now, or by an attempt that looked lost.
+                    Err((error, id)) if error.server_result() == Some(SdResult::VDI_EXIST) => id,
+                    Err((error, _)) => return Err(error),
+                }
+            }
             Err((error, _)) => return Err(error),
         };
         let end = HEADER + value.len();
@@ -68,6 +73,20 @@ impl Client {
                 result => return result.map(drop),
             }
         }
+    }
+
+    /// The flag that makes a create look for a place of its own, where the first one is another
+    /// attribute's with the same hash: a create without it overwrites whatever is there (3.8).
+    /// Nor is it asked for needlessly: it passes over what was deleted, and leaves that for others
+    /// to create again.
+    async fn exclusive_if_taken(&self, op: &Op, key: &Key) -> Result<u16> {
+        let oid = key.header.oid(key.header.first_id());
+        let found = inode::read_object(&self.cluster, op, oid, 0, HEADER as u32).await;
+        if answered(&found, SdResult::NO_OBJ) {
+            return Ok(0);
+        }
+        let taken = AttrHeader::read_from_bytes(&found?).is_ok_and(|header| !header.is_deleted());
+        Ok(if taken { op::FLAG_ATTR_EXCL } else { 0 })
     }
 
     /// The value, cut after `room` bytes, and its whole length.
@@ -101,10 +120,13 @@ impl Client {
         flags: u16,
         record: Vec<u8>,
     ) -> std::result::Result<u32, (Error, u32)> {
+        let version = self.generation(op).await.map_err(|error| (error, 0))?.internal_version();
+        let request = attr::get_vdi_attr(flags, 0);
+        let request = Request { proto_ver: version, ..request };
         let mut lost = false;
         let mut backoff = Backoff::default();
         loop {
-            let call = Call::new(attr::get_vdi_attr(flags, 0)).payload(record.clone());
+            let call = Call::new(request).payload(record.clone());
             let (error, id) = match self.cluster.call_any(op, call).await {
                 Ok(reply) => {
                     let (result, id) = (reply.header.result(), reply.header.vdi().attr_id.get());

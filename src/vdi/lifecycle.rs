@@ -5,9 +5,10 @@ use std::ops::Range;
 use sheepdog_proto::header::VdiArm;
 use sheepdog_proto::inode::{STORE_ARRAY, STORE_BTREE, max_size, object_count};
 use sheepdog_proto::{
-    DEFAULT_BLOCK_SIZE_SHIFT, MAX_COPIES, Request, SdResult, Vid, erasure_policy, op,
+    DEFAULT_BLOCK_SIZE_SHIFT, MAX_COPIES, SdResult, Vid, erasure_policy, op,
 };
 
+use super::generation::Generation;
 use super::inode::{self, Name, Which, answered, write_request};
 use super::{Client, Vdi, btree};
 use crate::cluster::{Backoff, Call, Cluster, Ghosts, Op};
@@ -61,7 +62,7 @@ impl Client {
             Some(size) if options.hypervolume && size != 1 << DEFAULT_BLOCK_SIZE_SHIFT => {
                 return Err(Error::Invalid("the objects of a hypervolume have 4 MiB"));
             }
-            None => self.default_shift(op).await?,
+            None => self.generation(op).await?.default_shift(),
             Some(size) if size.is_power_of_two() && (1 << 20..=1 << 31).contains(&size) => {
                 size.trailing_zeros() as u8
             }
@@ -69,6 +70,10 @@ impl Client {
                 return Err(Error::Invalid("the object size is no power of two, 1 MiB to 2 GiB"));
             }
         };
+        if shift != DEFAULT_BLOCK_SIZE_SHIFT && self.generation(op).await? == Generation::Older {
+            // It would take no notice (7.1).
+            return Err(Error::Refused(Refusal::NoSupport));
+        }
         // Servers accept more objects than their index holds (7.2).
         let store_policy = if options.hypervolume { STORE_BTREE } else { STORE_ARRAY };
         if options.size > max_size(store_policy, shift) {
@@ -130,22 +135,6 @@ impl Client {
         let vid = inode::lookup(&self.cluster, op, &name, &Which::WORKING).await?;
         self.delete_found(op, &name, &Which::WORKING, vid).await
     }
-
-    /// The object size of new VDIs, as a shift. The size limit depends on it, so a server is not
-    /// left to choose (4.13).
-    async fn default_shift(&self, op: &Op) -> Result<u8> {
-        let request = Request::new(op::GET_CLUSTER_DEFAULT, 0, VdiArm::default());
-        match self.cluster.call(op, Call::new(request).resendable()).await {
-            Ok(reply) => Ok(match reply.header.cluster_default().block_size_shift {
-                0 => DEFAULT_BLOCK_SIZE_SHIFT,
-                shift @ 9..=31 => shift,
-                _ => return Err(Error::BadReply("an object size that cannot be")),
-            }),
-            // A server older than 1.0.
-            result if answered(&result, SdResult::INVALID_PARMS) => Ok(DEFAULT_BLOCK_SIZE_SHIFT),
-            Err(error) => Err(error),
-        }
-    }
 }
 
 impl Client {
@@ -153,7 +142,7 @@ impl Client {
     async fn preallocate(&self, op: &Op, name: Name, vid: Vid) -> Result<()> {
         let (cluster, ghosts) = (&self.cluster, &*self.ghosts_of(vid));
         let header = inode::read_header(cluster, op, vid).await?;
-        let vdi = Vdi::new(name, Which::WORKING, header, vid, None);
+        let vdi = Vdi::new(self, name, Which::WORKING, header, vid, None);
         let view = vdi.view();
         let count = object_count(view.size, view.shift);
         for first in (0..count).step_by(PREALLOC_RUN as usize) {

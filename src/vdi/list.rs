@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use sheepdog_proto::inode::{InodeHeader, MAP_OFFSET, STORE_ARRAY};
 use sheepdog_proto::{SdResult, Vid, op};
 
+use super::generation::Generation;
 use super::inode::{self, answered};
 use super::{Client, Vdi, Which, btree};
 use crate::cluster::{Cluster, Op};
@@ -29,7 +30,7 @@ impl Client {
     /// The names of the working VDIs, sorted, each once.
     pub async fn list(&self, op: &Op) -> Result<Vec<Vec<u8>>> {
         let mut names = Vec::new();
-        for (_, header) in inodes(&self.cluster, op).await? {
+        for (_, header) in inodes(self, op).await? {
             if !header.is_snapshot() {
                 names.push(header.name().to_vec());
             }
@@ -41,18 +42,13 @@ impl Client {
 }
 
 /// The headers of all inodes that are not deleted, snapshots included, in no order.
-pub(super) async fn inodes(cluster: &Cluster, op: &Op) -> Result<Vec<(Vid, InodeHeader)>> {
+pub(super) async fn inodes(client: &Client, op: &Op) -> Result<Vec<(Vid, InodeHeader)>> {
+    let cluster = &client.cluster;
     let used = inode::read_bitmap(cluster, op, op::READ_VDIS).await?;
-    let deleted = match inode::read_bitmap(cluster, op, op::READ_DEL_VDIS).await {
-        Ok(bitmap) => bitmap,
-        // A server older than 1.0: the empty names will tell.
-        result
-            if answered(&result, SdResult::INVALID_PARMS)
-                || answered(&result, SdResult::VER_MISMATCH) =>
-        {
-            vec![0; used.len()]
-        }
-        Err(error) => return Err(error),
+    // Older servers do not have it, and some do not survive it; the empty names tell, too.
+    let deleted = match client.generation(op).await? {
+        Generation::Current { .. } => inode::read_bitmap(cluster, op, op::READ_DEL_VDIS).await?,
+        Generation::Older => vec![0; used.len()],
     };
     let headers = Mutex::new(Vec::new());
     try_for_each_concurrent(set_bits(&used, &deleted).map(|vid| {

@@ -7,6 +7,7 @@
 
 mod attr;
 mod btree;
+mod generation;
 pub mod inode;
 mod io;
 mod lifecycle;
@@ -33,6 +34,7 @@ use crate::cluster::{Cluster, Ghosts, Op};
 use crate::error::{Error, Refusal, Result};
 use crate::exec::{WaitList, lock};
 use btree::Tree;
+use generation::Servers;
 use map::{Changes, Gate, IndexLocks, Pages};
 
 /// A program's view of one cluster: what an `sd_t` stands for.
@@ -44,6 +46,7 @@ pub struct Client {
     ghosts: Mutex<HashMap<Vid, Arc<Ghosts>>>,
     /// Locks that are to be released and could not be so far.
     stray_locks: Mutex<Vec<Vid>>,
+    servers: Arc<Servers>,
 }
 
 #[derive(Default)]
@@ -72,6 +75,7 @@ pub struct Vdi {
     changes: Changes,
     gate: Gate,
     indexes: IndexLocks,
+    servers: Arc<Servers>,
     /// Its one index is held by whoever reads the tree of a hypervolume, or changes it.
     tree_lock: IndexLocks,
 }
@@ -104,7 +108,7 @@ struct View {
 impl Client {
     pub fn new(cluster: Cluster) -> Client {
         let (ghosts, stray_locks) = (Mutex::default(), Mutex::default());
-        Client { cluster, open: Mutex::default(), ghosts, stray_locks }
+        Client { cluster, open: Mutex::default(), ghosts, stray_locks, servers: Arc::default() }
     }
 
     /// The changes of a VDI's map that were given up.
@@ -192,11 +196,12 @@ impl Client {
     /// Locks and reads a working VDI (5.2).
     async fn open_working(&self, op: &Op, name: Name) -> Result<Vdi> {
         let cluster = &self.cluster;
+        self.generation(op).await?;
         let vid = inode::lock(cluster, op, &name).await?;
         let guard = LockGuard { client: self, vid: Some(vid) };
         self.ghosts_of(vid).settle(cluster, op).await?;
         match Vdi::read_checked(cluster, op, vid, &name, &Which::WORKING).await {
-            Ok(header) => Ok(Vdi::new(name, Which::WORKING, header, vid, guard.keep())),
+            Ok(header) => Ok(Vdi::new(self, name, Which::WORKING, header, vid, guard.keep())),
             Err(error) => {
                 drop(guard);
                 if let Err(e) = self.release_strays(op).await {
@@ -332,7 +337,14 @@ impl Vdi {
         Ok(header)
     }
 
-    fn new(name: Name, which: Which, header: InodeHeader, vid: Vid, locked: Option<Vid>) -> Vdi {
+    fn new(
+        client: &Client,
+        name: Name,
+        which: Which,
+        header: InodeHeader,
+        vid: Vid,
+        locked: Option<Vid>,
+    ) -> Vdi {
         let (pages, removing) = (Pages::default(), HashSet::new());
         let locked = locked.into_iter().collect();
         let state = State { header, vid, locked, pages, tree: None, removing, version: 0 };
@@ -344,6 +356,7 @@ impl Vdi {
             gate: Gate::default(),
             indexes: IndexLocks::default(),
             tree_lock: IndexLocks::default(),
+            servers: client.servers.clone(),
         }
     }
 

@@ -19,6 +19,8 @@ use crate::wire::Dest;
 
 /// How long the removal of a discarded object may take before it is taken for stuck.
 pub(super) const REMOVAL_LIMIT: Duration = Duration::from_secs(10);
+/// After this, servers older than 1.0 are taken for those of 0.8, which remove nothing (7.1).
+const REMOVAL_LIMIT_OLDER: Duration = Duration::from_secs(1);
 /// How long closing a VDI waits for removals.
 const REMOVAL_LIMIT_AT_CLOSE: Duration = Duration::from_secs(2);
 /// The waits between two looks at an object that is being removed.
@@ -157,14 +159,19 @@ impl Vdi {
         index: u32,
         limit: Duration,
     ) -> Result<()> {
-        if !lock(&self.state).removing.contains(&index) {
+        if !lock(&self.state).removing.contains(&index) || self.servers.keep_discarded() {
             return Ok(());
         }
-        let limit = Instant::now() + limit;
+        let older = self.servers.are_older();
+        let limit = Instant::now() + if older { limit.min(REMOVAL_LIMIT_OLDER) } else { limit };
         loop {
             let request = Request::read(view.vid.data(index), 0, 1);
             let call = Call::new(request).dest(Dest::Bytes(1)).resendable();
             match cluster.call(op, call).await {
+                Ok(_) if Instant::now() >= limit && older => {
+                    self.servers.set_keep_discarded();
+                    break;
+                }
                 Ok(_) if Instant::now() >= limit => {
                     return Err(Error::Io("a discarded object is not removed"));
                 }
@@ -233,6 +240,9 @@ impl Vdi {
         self.clear_up_all(cluster, op).await?;
         for _ in 0..MAX_ATTEMPTS {
             let (vid, header) = self.catch_up(cluster, op).await?;
+            // The writer of the VDI may be another client: what is known of the map is not enough
+            // to decide what is cut off.
+            self.forget_map();
             if size > max_size(header.store_policy, header.block_size_shift) {
                 return Err(Error::Invalid("the size passes what the object size allows"));
             }
@@ -276,12 +286,8 @@ impl Vdi {
             return self.cut_off_tree(cluster, op, first).await.map(|()| true);
         }
         let (first, end) = (first as u32, end as u32);
-        {
-            // Before the first entry changes: however far this comes, nothing known is outdated.
-            let mut state = lock(&self.state);
-            state.pages.clear();
-            state.version += 1;
-        }
+        // Before the first entry changes: however far this comes, nothing known is outdated.
+        self.forget_map();
         let ghosts = client.ghosts_of(view.vid);
         ghosts.settle(cluster, op).await?;
         for at in (first..end).step_by(SCAN as usize) {

@@ -63,12 +63,12 @@ impl Client {
             return Err(Error::Server { opcode: op::GET_VDI_INFO, result: SdResult::NO_TAG });
         }
         *lock(&self.open).snapshots.entry(vid).or_default() += 1;
-        Ok(Arc::new(Vdi::new(name, which, header, vid, None)))
+        Ok(Arc::new(Vdi::new(self, name, which, header, vid, None)))
     }
 
     /// The snapshots of the VDI `name`, in the order of their ids.
     pub async fn snapshots(&self, op: &Op, name: Name) -> Result<Vec<Arc<Vdi>>> {
-        let mut family = list::inodes(&self.cluster, op).await?;
+        let mut family = list::inodes(self, op).await?;
         family.retain(|(_, header)| header.name == *name.field());
         if family.is_empty() {
             return Err(Error::Refused(Refusal::NoVdi));
@@ -78,7 +78,7 @@ impl Client {
         let mut open = lock(&self.open);
         let opened = family.into_iter().map(|(vid, header)| {
             *open.snapshots.entry(vid).or_default() += 1;
-            Arc::new(Vdi::new(name, Which::snap_id(header.snap_id.get()), header, vid, None))
+            Arc::new(Vdi::new(self, name, Which::snap_id(header.snap_id.get()), header, vid, None))
         });
         Ok(opened.collect())
     }

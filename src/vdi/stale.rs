@@ -118,6 +118,14 @@ impl Vdi {
         Ok(())
     }
 
+    /// While the gate is closed: has the map read anew.
+    pub(super) fn forget_map(&self) {
+        let mut state = lock(&self.state);
+        state.pages.clear();
+        state.tree = None;
+        state.version += 1;
+    }
+
     /// While the gate is closed: makes sure that what is known is the working VDI as it is now.
     pub(super) async fn catch_up(&self, cluster: &Cluster, op: &Op) -> Result<(Vid, InodeHeader)> {
         for _ in 0..MAX_TRANSIENT {
