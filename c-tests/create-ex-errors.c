@@ -20,6 +20,7 @@ int main(void)
     struct sd_create_opts options = { .object_size = MiB };
     sd_vdi_t vdi = (sd_vdi_t)&sd;
 
+    need_object_sizes(sd);
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         int result = sd_vdi_create_ex(sd, name, OBJECT, &wrong[i], sizeof wrong[i], &vdi);
 

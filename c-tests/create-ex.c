@@ -66,6 +66,7 @@ int main(void)
     sd_vdi_t vdi;
     uint64_t usual;
 
+    need_object_sizes(sd);
     for (size_t i = 0; i < sizeof shifts / sizeof *shifts; i++)
         works(sd, shifts[i]);
 

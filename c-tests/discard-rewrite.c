@@ -16,6 +16,7 @@ int main(void)
     unsigned char data[PIECE];
     sd_vdi_t vdi;
 
+    need_object_sizes(sd);
     OK(sd_vdi_create_ex(sd, name, OBJECTS * MiB, &options, sizeof options, &vdi));
     for (uint64_t round = 0; round < ROUNDS; round++) {
         size_t object = round % 3 * MiB, offset = object + round % 5 * 1000;

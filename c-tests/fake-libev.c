@@ -2,6 +2,7 @@
  * which tells of errors, and counts. */
 #include "support.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sheepdog_libev.h>
 
@@ -27,6 +28,7 @@ void ev_io_start(struct ev_loop *of, ev_io *w) EV_NOEXCEPT
 void ev_io_stop(struct ev_loop *of, ev_io *w) EV_NOEXCEPT
 {
     CHECK((void *)of == &loop && w == io);
+    CHECK(fcntl(w->fd, F_GETFD) >= 0); /* still open: others could have got its number */
     io = NULL;
     stops++;
 }

@@ -4,6 +4,7 @@
 
 #include <event2/event.h>
 #include <event2/event_struct.h>
+#include <fcntl.h>
 #include <poll.h>
 
 #define ev_flags ev_evcallback.evcb_flags
@@ -51,6 +52,7 @@ int event_add(struct event *of, const struct timeval *timeout)
 int event_del(struct event *of)
 {
     CHECK(of == event && (event->ev_flags & EVLIST_INSERTED));
+    CHECK(fcntl(event->ev_fd, F_GETFD) >= 0); /* still open: others could have got its number */
     event->ev_flags = EVLIST_INIT;
     deletes++;
     return 0;

@@ -2,6 +2,7 @@
  * whose functions fail, tell of errors, and count. */
 #include "support.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <uv.h>
@@ -44,6 +45,7 @@ int uv_poll_start(uv_poll_t *of, int events, uv_poll_cb callback)
 void uv_close(uv_handle_t *of, uv_close_cb callback)
 {
     CHECK(of == (uv_handle_t *)handle && !closing && callback);
+    CHECK(fcntl(watched_fd, F_GETFD) >= 0); /* still open: others could have got its number */
     closing = true;
     close_cb = callback;
     poll_cb = NULL;

@@ -218,6 +218,7 @@ int main(void)
     uint64_t seed = given ? strtoull(given, NULL, 0) : 1;
     sd_t one = connect_to_server(), other = connect_to_server();
 
+    need_object_sizes(one);
     printf("SD_TEST_SEED=%llu\n", (unsigned long long)seed);
     run(one, one, vdi_name("one"), vdi_name("one-clone"), seed);
     run(one, other, vdi_name("two"), vdi_name("two-clone"), seed + 1000);

@@ -3,6 +3,7 @@
 #include "loop.h"
 #include "support.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdlib.h>
@@ -111,6 +112,11 @@ int main(void)
     CHECK(pthread_create(&thread, NULL, run_all, NULL) == 0);
     loop_run(loop);
     CHECK(pthread_join(thread, NULL) == 0);
+    /* There is no work, and the loop is not told otherwise. */
+    for (int i = 0; poll(&(struct pollfd){ .fd = sd_get_fd(sd), .events = POLLIN }, 1, 0); i++) {
+        CHECK(i < 10);
+        OK(sd_dispatch(sd));
+    }
     OK(sd_close(&sd));
     loop_free(loop);
 }

@@ -319,6 +319,18 @@ sd_vdi_t create_vdi(sd_t sd, const char *name, size_t size)
     return vdi;
 }
 
+void need_object_sizes(sd_t sd)
+{
+    struct sd_create_opts options = { .object_size = (uint64_t)1 << 20 };
+    const char *name = vdi_name("object-size");
+    int result = sd_vdi_create_ex(sd, name, OBJECT, &options, sizeof options, NULL);
+
+    if (result == SD_RES_NO_SUPPORT)
+        skip("the servers have no other object size than 4 MiB");
+    OK(result);
+    OK(sd_vdi_delete(sd, name));
+}
+
 sd_vdi_t open_second(sd_t sd, const char *name)
 {
     sd_vdi_t vdi;

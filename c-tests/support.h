@@ -59,6 +59,9 @@ const char *unique_name(const char *test, const char *suffix);
 
 /* Creates a VDI of that size and opens it. */
 sd_vdi_t create_vdi(sd_t sd, const char *name, size_t size);
+/* Skips the test where the servers have no object sizes other than 4 MiB: before 1.0. */
+void need_object_sizes(sd_t sd);
+
 /* Opens a VDI that another client has open; skips the test where the cluster's locks forbid that. */
 sd_vdi_t open_second(sd_t sd, const char *name);
 sd_vdi_t open_snapshot(sd_t sd, const char *name, const char *tag);

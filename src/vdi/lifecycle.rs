@@ -70,14 +70,14 @@ impl Client {
                 return Err(Error::Invalid("the object size is no power of two, 1 MiB to 2 GiB"));
             }
         };
-        if shift != DEFAULT_BLOCK_SIZE_SHIFT && self.generation(op).await? == Generation::Older {
-            // It would take no notice (7.1).
-            return Err(Error::Refused(Refusal::NoSupport));
-        }
         // Servers accept more objects than their index holds (7.2).
         let store_policy = if options.hypervolume { STORE_BTREE } else { STORE_ARRAY };
         if options.size > max_size(store_policy, shift) {
             return Err(Error::Invalid("the size passes what the object size allows"));
+        }
+        if shift != DEFAULT_BLOCK_SIZE_SHIFT && self.generation(op).await? == Generation::Older {
+            // It would take no notice (7.1).
+            return Err(Error::Refused(Refusal::NoSupport));
         }
         let copies = match options.erasure_code {
             // Without copies a server takes the cluster's policy (4.2).
