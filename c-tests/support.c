@@ -322,7 +322,7 @@ sd_vdi_t create_vdi(sd_t sd, const char *name, size_t size)
 void need_object_sizes(sd_t sd)
 {
     struct sd_create_opts options = { .object_size = (uint64_t)1 << 20 };
-    const char *name = vdi_name("object-size");
+    const char *name = unique_name("support", "object-size");
     int result = sd_vdi_create_ex(sd, name, OBJECT, &options, sizeof options, NULL);
 
     if (result == SD_RES_NO_SUPPORT)

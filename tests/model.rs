@@ -219,7 +219,7 @@ impl Inode {
 
     fn resize(&mut self, size: u64) {
         // The rest of the last object is zeroed, which takes an object of its own.
-        if size < self.size() && size % self.object_size != 0 {
+        if size < self.size() && !size.is_multiple_of(self.object_size) {
             let entry = &mut self.map[(size / self.object_size) as usize];
             *entry = entry.and(Some(self.owner));
         }
@@ -386,7 +386,7 @@ impl Game<'_> {
             self.steps += 1;
             self.step(step.client, step.name, &step.action)?;
             self.check_working(step.name)?;
-            if self.steps % CHECK_EVERY == 0 {
+            if self.steps.is_multiple_of(CHECK_EVERY) {
                 self.check_all()?;
             }
         }
@@ -1040,7 +1040,7 @@ impl Game<'_> {
             }
         }
         for turn in 0..6 {
-            let (n, snapshots) = (turn % 3, (turn + self.steps) % 2 == 0);
+            let (n, snapshots) = (turn % 3, (turn + self.steps).is_multiple_of(2));
             if snapshots {
                 while !self.families[n].snapshots.is_empty() {
                     self.delete_snapshot(c, n, self.steps, turn < 3)?;
@@ -1065,6 +1065,8 @@ impl Game<'_> {
             }
             let _ = self.observer.delete(name);
         }
+        let before = self.objects_before;
+        let _ = self.server.await_objects(|found| found.data == before.data);
     }
 }
 

@@ -4,9 +4,7 @@ use std::ops::Range;
 
 use sheepdog_proto::header::VdiArm;
 use sheepdog_proto::inode::{STORE_ARRAY, STORE_BTREE, max_size, object_count};
-use sheepdog_proto::{
-    DEFAULT_BLOCK_SIZE_SHIFT, MAX_COPIES, SdResult, Vid, erasure_policy, op,
-};
+use sheepdog_proto::{DEFAULT_BLOCK_SIZE_SHIFT, MAX_COPIES, SdResult, Vid, erasure_policy, op};
 
 use super::generation::Generation;
 use super::inode::{self, Name, Which, answered, write_request};
