@@ -27,7 +27,7 @@ transcript-dog-geometry transcript-qemu: superset := --superset
 .NOTPARALLEL: # cargo, cmake and ctest use all processors themselves
 .DELETE_ON_ERROR:
 .PHONY: help deps deps-demo build demo test lint test-rust test-c test-valgrind test-asan \
-        check-symbols test-install test-readme transcripts install uninstall clean cargo
+        check-symbols test-install test-readme transcripts soak install uninstall clean cargo
 
 help:
 	@echo 'make build          the library, build/lib, and the server lamb, build/bin'
@@ -37,6 +37,7 @@ help:
 	@echo '    transcripts (or one: transcript-qemu)'
 	@echo 'make test-c         the C tests (SD_TEST_ADDR=host:port for a server other than lamb)'
 	@echo 'make test-asan      the C tests with the address and undefined behaviour sanitizers'
+	@echo 'make soak           two random clients against a model (SOAK_SECONDS, SD_TEST_ADDR)'
 	@echo 'make install        to PREFIX ($(PREFIX)), below DESTDIR; also libdir includedir bindir mandir'
 	@echo 'make uninstall      takes that away again'
 	@echo 'make deps           installs what demo and test need and is missing (apt-get)'
@@ -104,8 +105,18 @@ lint:
 	    $(CARGO) clippy --workspace --all-targets -- -D warnings; \
 	else echo 'lint: clippy is not installed, skipped'; fi
 
-test-rust:
-	$(CARGO) test --workspace
+test-rust: build
+	LAMB=$(CURDIR)/build/bin/lamb $(CARGO) test --workspace
+
+# The model test for a while on a lamb, or on the cluster at SD_TEST_ADDR (host:port, several with
+# commas between). SD_TEST_STORE_DIR: the directory of its nodes' stores, to look for lost objects.
+SOAK_SECONDS ?= 600
+SOAK_SEED    ?= $(shell date +%s)
+soak: build
+	LAMB=$(CURDIR)/build/bin/lamb SD_SOAK_SECONDS=$(SOAK_SECONDS) SD_SEED=$(SOAK_SEED) \
+	    $(if $(SD_TEST_ADDR),SD_TEST_ADDR=$(SD_TEST_ADDR)) \
+	    $(if $(SD_TEST_STORE_DIR),SD_TEST_STORE_DIR=$(SD_TEST_STORE_DIR)) \
+	    $(CARGO) test --test model -- --nocapture
 
 # $(call c-tests,BUILD DIRECTORY,OPTIONS OF c-tests/CMakeLists.txt)
 define c-tests

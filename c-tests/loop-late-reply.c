@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define REQUESTS 96
-#define SIZE (256 * KiB) /* all of them are more than sockets hold */
+#define REQUESTS 224
+#define SIZE (256 * KiB) /* all of them are more than sockets hold and one turn receives */
 
 static struct lamb *lamb;
 static struct outcome late[REQUESTS], later[REQUESTS];

@@ -687,8 +687,7 @@ int sd_vdi_flush(sd_t sd, sd_vdi_t vdi);
  * Deletes the working VDI `name` and all its data; its snapshots stay. Takes as long as the VDI
  * has objects: see sd_set_timeout(). Broken off, it can be repeated.
  *
- * Errors: SD_RES_NO_VDI, SD_RES_VDI_LOCKED (a handle of this `sd` is open on it),
- * SD_RES_NO_SUPPORT (a hypervolume).
+ * Errors: SD_RES_NO_VDI, SD_RES_VDI_LOCKED (a handle of this `sd` is open on it).
  */
 int sd_vdi_delete(sd_t sd, const char *name);
 
@@ -942,8 +941,9 @@ int sd_wait(sd_t sd, int timeout_ms);
 
 /**
  * Undoes sd_libev_attach(), sd_libevent_attach() or sd_libuv_attach(): the loop calls nothing of
- * `sd` any more, and `sd` may be attached again. Requests in flight go on, and end once something
- * dispatches. Does nothing where `sd` is not attached, or where its loop has been destroyed.
+ * `sd` any more, once the dispatch has ended that it may be in, and `sd` may be attached again.
+ * Requests in flight go on, and end once something dispatches. Does nothing where `sd` is not
+ * attached, or where its loop has been destroyed.
  *
  * In the thread that runs the loop, callbacks included, or where no thread does, the loop has let
  * go of `sd` when this returns; libuv gives the memory back in the next turn of the loop. Called

@@ -12,9 +12,8 @@
 
 mod common;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::env;
-use std::fmt;
 use std::io::{IoSlice, IoSliceMut};
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -22,17 +21,13 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 
-use common::api::{Code, Extent, Info, Result as Sd_, Sd, Vdi, Which};
+use common::api::{self, Code, Info, Sd, Vdi, Which};
+use common::family::{Family, Inode};
 use common::server::{self, Objects, Server};
+use common::steps::{Action, By, CLIENTS, LETTERS, MAX_SIZE, MIB, Step, steps};
 
-const MIB: u64 = 1 << 20;
-/// The largest VDI.
-const MAX_SIZE: u64 = 9 * MIB / 2;
 const TAGS: [&str; 3] = ["one", "two", "dreißig"];
 const KEYS: [&str; 2] = ["owner", "Schlüssel"];
-/// What clients and names are called in reports.
-const CLIENTS: [&str; 2] = ["A", "B"];
-const LETTERS: [&str; 3] = ["a", "b", "c"];
 const FUA: i32 = 1;
 /// Steps between two checks of everything.
 const CHECK_EVERY: usize = 10;
@@ -40,248 +35,6 @@ const CHECK_EVERY: usize = 10;
 const STEPS: usize = 2000;
 /// Handles that a client has on one working VDI.
 const MAX_HANDLES: usize = 2;
-
-// --- Steps: what proptest generates and shrinks ---
-
-/// What is to be done, by whom, to the VDI with which name. A step that needs an open handle, or a
-/// VDI, makes them: so every sequence makes sense, and those that shrinking leaves do too.
-#[derive(Clone)]
-struct Step {
-    client: usize,
-    name: usize,
-    action: Action,
-}
-
-/// On one line, also where proptest asks for more.
-impl fmt::Debug for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {:?}", CLIENTS[self.client], LETTERS[self.name], self.action)
-    }
-}
-
-#[derive(Clone, Debug)]
-enum Action {
-    Create { size: u64, prealloc: bool, open: bool },
-    Open,
-    Close,
-    Delete,
-    Read { at: u64, len: u64, vectored: bool },
-    Write { at: u64, len: u64, vectored: bool, fua: bool },
-    Zero { at: u64, len: u64, discard: bool },
-    BlockStatus { at: u64, len: u64 },
-    Resize { size: u64 },
-    Flush,
-    Refresh,
-    Info,
-    List,
-    Snapshot { tag: usize, open: bool },
-    SnapshotOpen { nth: usize, by_tag: bool },
-    SnapshotClose { nth: usize },
-    SnapshotRead { nth: usize, at: u64, len: u64 },
-    SnapshotDelete { nth: usize, by_tag: bool },
-    SnapshotMissing,
-    Rollback { nth: usize },
-    Clone { nth: usize, by: By, to: usize, open: bool },
-    SetAttr { key: usize, len: usize },
-    GetAttr { key: usize, room: usize },
-    DeleteAttr { key: usize },
-    Invalid,
-}
-
-/// How a clone names its source.
-#[derive(Clone, Copy, Debug)]
-enum By {
-    Handle,
-    Tag,
-    Id,
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    // Most of what happens, happens to one name: so that much comes together.
-    let name = prop_oneof![4 => Just(0), 2 => Just(1), 1 => Just(2usize)];
-    let step = (0..2usize, name, action());
-    let step = step.prop_map(|(client, name, action)| Step { client, name, action });
-    prop::collection::vec(step, 1..120)
-}
-
-fn action() -> impl Strategy<Value = Action> {
-    use Action::*;
-    // Positions and lengths at objects' borders, near them, and anywhere.
-    let near = || (0..5 * MIB, 0..7u64).prop_map(|(n, by)| (n / MIB * MIB + by).saturating_sub(3));
-    let at = || prop_oneof![near(), 0..5 * MIB, (0..5u64).prop_map(|n| n * MIB)];
-    let len = || prop_oneof![0..5000u64, near(), (0..5u64).prop_map(|n| n * MIB)];
-    let size = || at().prop_map(|size| size.clamp(1, MAX_SIZE));
-    let by = || prop_oneof![Just(By::Handle), Just(By::Tag), Just(By::Id)];
-    let nth = || 0..3usize;
-    let bit = any::<bool>;
-    prop_oneof![
-        3 => (size(), prop::bool::weighted(0.2), bit())
-            .prop_map(|(size, prealloc, open)| Create { size, prealloc, open }),
-        2 => Just(Open),
-        3 => Just(Close),
-        2 => Just(Delete),
-        6 => (at(), len(), bit()).prop_map(|(at, len, vectored)| Read { at, len, vectored }),
-        20 => (at(), len(), bit(), prop::bool::weighted(0.1))
-            .prop_map(|(at, len, vectored, fua)| Write { at, len, vectored, fua }),
-        8 => (at(), len(), bit()).prop_map(|(at, len, discard)| Zero { at, len, discard }),
-        2 => (at(), len()).prop_map(|(at, len)| BlockStatus { at, len }),
-        6 => size().prop_map(|size| Resize { size }),
-        1 => Just(Flush),
-        2 => Just(Refresh),
-        1 => Just(Info),
-        1 => Just(List),
-        10 => (0..3usize, bit()).prop_map(|(tag, open)| Snapshot { tag, open }),
-        2 => (nth(), bit()).prop_map(|(nth, by_tag)| SnapshotOpen { nth, by_tag }),
-        2 => nth().prop_map(|nth| SnapshotClose { nth }),
-        3 => (nth(), at(), len()).prop_map(|(nth, at, len)| SnapshotRead { nth, at, len }),
-        5 => (nth(), bit()).prop_map(|(nth, by_tag)| SnapshotDelete { nth, by_tag }),
-        1 => Just(SnapshotMissing),
-        4 => nth().prop_map(|nth| Rollback { nth }),
-        5 => (nth(), by(), 0..3usize, bit())
-            .prop_map(|(nth, by, to, open)| Clone { nth, by, to, open }),
-        2 => (0..2usize, 0..70_000usize).prop_map(|(key, len)| SetAttr { key, len }),
-        2 => (0..2usize, 0..70_000usize).prop_map(|(key, room)| GetAttr { key, room }),
-        1 => (0..2usize).prop_map(|key| DeleteAttr { key }),
-        2 => Just(Invalid),
-    ]
-}
-
-// --- The model ---
-
-/// A working VDI or a snapshot.
-#[derive(Clone)]
-struct Inode {
-    /// A number of its own: that of the inode which made an object is the object's.
-    owner: u32,
-    snap_id: u32,
-    /// Empty: a working VDI.
-    tag: &'static str,
-    object_size: u64,
-    /// Whose object each index has.
-    map: Vec<Option<u32>>,
-    data: Vec<u8>,
-}
-
-impl Inode {
-    fn new(owner: u32, snap_id: u32, size: u64, object_size: u64, prealloc: bool) -> Inode {
-        let map = vec![prealloc.then_some(owner); size.div_ceil(object_size) as usize];
-        Inode { owner, snap_id, tag: "", object_size, map, data: vec![0; size as usize] }
-    }
-
-    fn size(&self) -> u64 {
-        self.data.len() as u64
-    }
-
-    /// A working VDI that starts as a copy.
-    fn derive(&self, owner: u32, snap_id: u32) -> Inode {
-        Inode { owner, snap_id, tag: "", ..self.clone() }
-    }
-
-    /// A range cut to what fits.
-    fn clip(&self, at: u64, len: u64) -> Range<u64> {
-        let at = if at > self.size() { at % (self.size() + 1) } else { at };
-        at..at + len.min(self.size() - at)
-    }
-
-    fn bytes(&self, range: &Range<u64>) -> &[u8] {
-        &self.data[range.start as usize..range.end as usize]
-    }
-
-    /// The objects that a range touches: index, part of the range, and whether that is all of it.
-    fn objects(
-        &self,
-        range: &Range<u64>,
-    ) -> impl Iterator<Item = (usize, Range<u64>, bool)> + use<> {
-        let (range, object, size) = (range.clone(), self.object_size, self.size());
-        let end = if range.is_empty() { 0 } else { range.end.div_ceil(object) };
-        (range.start / object..end).map(move |index| {
-            let (start, end) = (index * object, ((index + 1) * object).min(size));
-            let part = range.start.max(start)..range.end.min(end);
-            let whole = part == (start..end);
-            (index as usize, part, whole)
-        })
-    }
-
-    fn write(&mut self, range: &Range<u64>, data: &[u8]) {
-        for (index, ..) in self.objects(range) {
-            self.map[index] = Some(self.owner);
-        }
-        self.data[range.start as usize..range.end as usize].copy_from_slice(data);
-    }
-
-    fn zero(&mut self, range: &Range<u64>) {
-        for (index, _, whole) in self.objects(range) {
-            let entry = &mut self.map[index];
-            *entry = entry.and((!whole).then_some(self.owner));
-        }
-        self.data[range.start as usize..range.end as usize].fill(0);
-    }
-
-    fn resize(&mut self, size: u64) {
-        // The rest of the last object is zeroed, which takes an object of its own.
-        if size < self.size() && !size.is_multiple_of(self.object_size) {
-            let entry = &mut self.map[(size / self.object_size) as usize];
-            *entry = entry.and(Some(self.owner));
-        }
-        self.map.resize(size.div_ceil(self.object_size) as usize, None);
-        self.data.resize(size as usize, 0);
-    }
-
-    fn extents(&self, range: &Range<u64>) -> Vec<(u64, u64, Extent)> {
-        let mut extents: Vec<(u64, u64, Extent)> = Vec::new();
-        for (index, part, _) in self.objects(range) {
-            let kind = match self.map[index] {
-                None => Extent::Hole,
-                Some(owner) if owner == self.owner => Extent::Allocated,
-                Some(_) => Extent::Shared,
-            };
-            match extents.last_mut() {
-                Some(last) if last.2 == kind => last.1 += part.end - part.start,
-                _ => extents.push((part.start, part.end - part.start, kind)),
-            }
-        }
-        extents
-    }
-
-    fn info(&self, name: &str) -> Info {
-        Info {
-            name: name.to_owned(),
-            tag: self.tag.to_owned(),
-            size: self.size(),
-            object_size: self.object_size,
-            allocated: self.map.iter().flatten().count() as u64 * self.object_size,
-            snap_id: self.snap_id,
-            is_snapshot: !self.tag.is_empty(),
-        }
-    }
-}
-
-/// What has one name.
-#[derive(Default)]
-struct Family {
-    working: Option<Inode>,
-    /// In the order of their ids.
-    snapshots: Vec<Inode>,
-    attrs: BTreeMap<&'static str, Vec<u8>>,
-    /// The client that writes, until it closes its last handle.
-    writer: Option<usize>,
-}
-
-impl Family {
-    fn next_snap_id(&self) -> u32 {
-        self.working.iter().chain(&self.snapshots).map(|inode| inode.snap_id).max().unwrap_or(0) + 1
-    }
-
-    /// A snapshot, if there is any.
-    fn snapshot(&self, nth: usize) -> Option<&Inode> {
-        self.snapshots.get(nth % self.snapshots.len().max(1))
-    }
-
-    /// What asking for a snapshot gives that does not exist.
-    fn no_snapshot(&self) -> Code {
-        if self.working.is_some() { Code::NO_TAG } else { Code::NO_VDI }
-    }
-}
 
 /// What a client has open.
 struct Client {
@@ -400,7 +153,7 @@ impl Game<'_> {
         c: usize,
         what: String,
         want: Option<Code>,
-        got: Sd_<T>,
+        got: api::Result<T>,
     ) -> Check<Option<T>> {
         let result = got.as_ref().map_or_else(Code::to_string, |_| "ok".to_owned());
         self.log.push(format!("{}: {what} -> {result}", CLIENTS[c]));
@@ -413,7 +166,7 @@ impl Game<'_> {
     }
 
     /// A call that must succeed.
-    fn ok<T>(&mut self, c: usize, what: String, got: Sd_<T>) -> Check<T> {
+    fn ok<T>(&mut self, c: usize, what: String, got: api::Result<T>) -> Check<T> {
         self.call(c, what, None, got)?.map_or_else(|| fail("unreachable"), Ok)
     }
 
@@ -522,7 +275,7 @@ impl Game<'_> {
     }
 
     fn open_snapshot(&mut self, c: usize, n: usize, snapshot: &Inode, by_tag: bool) -> Check<Vdi> {
-        let which = which(snapshot, by_tag);
+        let which = snapshot.which(by_tag);
         let got = self.clients[c].sd.open_snapshot(&self.names[n], which);
         let handle = self.ok(c, format!("open snapshot of {}, {which}", LETTERS[n]), got)?;
         self.clients[c].snapshots.push((n, snapshot.owner, handle));
@@ -761,7 +514,7 @@ impl Game<'_> {
         {
             self.close_snapshot(1 - c, at)?;
         }
-        let (which, want) = (which(&snapshot, by_tag), busy.then_some(Code::VDI_LOCKED));
+        let (which, want) = (snapshot.which(by_tag), busy.then_some(Code::VDI_LOCKED));
         let got = self.clients[c].sd.delete_snapshot(&self.names[n], which);
         let what = format!("delete snapshot of {}, {which}", LETTERS[n]);
         if self.call(c, what, want, got)?.is_some() {
@@ -770,26 +523,18 @@ impl Game<'_> {
         Ok(())
     }
 
-    /// Tags and ids that no snapshot has.
+    /// Tags and ids that no snapshot has: that of the working VDI, and the one after it.
     fn missing_snapshots(&mut self, c: usize, n: usize) -> Check {
-        let want = Some(self.families[n].no_snapshot());
-        let id = self.families[n].next_snap_id();
-        for which in [Which::Tag("none"), Which::Id(id - 1), Which::Id(id)] {
-            if self.families[n]
-                .snapshots
-                .iter()
-                .any(|s| matches!(which, Which::Id(id) if id == s.snap_id))
-            {
-                continue;
-            }
-            if matches!(which, Which::Id(0)) {
-                continue;
-            }
+        let (family, next) = (&self.families[n], self.families[n].next_snap_id());
+        let missing = if family.working.is_some() { Code::NO_TAG } else { Code::NO_VDI };
+        let working = family.working.as_ref().map(|vdi| Which::Id(vdi.snap_id));
+        for which in [Which::Tag("none"), Which::Id(next)].into_iter().chain(working) {
             let (sd, name) = (&self.clients[c].sd, &self.names[n]);
             let (opened, deleted) =
                 (sd.open_snapshot(name, which), sd.delete_snapshot(name, which));
-            self.call(c, format!("open snapshot of {}, {which}", LETTERS[n]), want, opened)?;
-            self.call(c, format!("delete snapshot of {}, {which}", LETTERS[n]), want, deleted)?;
+            let what = format!("snapshot of {}, {which}", LETTERS[n]);
+            self.call(c, format!("open {what}"), Some(missing), opened)?;
+            self.call(c, format!("delete {what}"), Some(missing), deleted)?;
         }
         Ok(())
     }
@@ -827,8 +572,8 @@ impl Game<'_> {
                 None => return Ok(()),
             },
             // Any handle of the name will do.
-            By::Tag => (self.handle(c, n)?, which(&snapshot, true)),
-            By::Id => (self.handle(c, n)?, which(&snapshot, false)),
+            By::Tag => (self.handle(c, n)?, snapshot.which(true)),
+            By::Id => (self.handle(c, n)?, snapshot.which(false)),
         };
         let want = self.families[to].working.as_ref().map(|_| Code::VDI_EXIST);
         let got = self.clients[c].sd.clone_vdi(source, &self.names[to], which, open);
@@ -977,7 +722,7 @@ impl Game<'_> {
         };
         if !list {
             return family.snapshots.iter().try_for_each(|want| {
-                let opened = sd.open_snapshot(&self.names[n], which(want, true));
+                let opened = sd.open_snapshot(&self.names[n], want.which(true));
                 let handle = opened.or_else(|code| fail(format!("open {}: {code}", want.tag)))?;
                 compare(handle, want)?;
                 sd.close(handle).or_else(|code| fail(format!("close {}: {code}", want.tag)))
@@ -1068,10 +813,6 @@ impl Game<'_> {
         let before = self.objects_before;
         let _ = self.server.await_objects(|found| found.data == before.data);
     }
-}
-
-fn which(snapshot: &Inode, by_tag: bool) -> Which<'static> {
-    if by_tag { Which::Tag(snapshot.tag) } else { Which::Id(snapshot.snap_id) }
 }
 
 // --- Running ---

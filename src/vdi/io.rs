@@ -251,7 +251,7 @@ impl Vdi {
         match self.standing(cluster, op, view, hold.index).await? {
             Standing::Current { size, .. } if u64::from(hold.index) << view.shift >= size => {
                 // Another client has cut it off: left there, it would come back one day.
-                lock(&self.state).removing.insert(hold.index);
+                lock(&self.state).removing.add(hold.index);
                 self.update_entry(cluster, op, view, hold, view.vid.get(), 0).await?;
                 lock(&self.state).header.vdi_size = size.into();
                 Err(BEYOND)

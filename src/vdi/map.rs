@@ -51,6 +51,41 @@ impl Pages {
     }
 }
 
+/// Indexes whose own object is on its way out, or may be, each with the number of its discard:
+/// an object that is gone says nothing of one that was discarded later.
+#[derive(Default)]
+pub struct Removing {
+    discards: HashMap<u32, u64>,
+    last: u64,
+}
+
+impl Removing {
+    pub fn add(&mut self, index: u32) {
+        self.last += 1;
+        self.discards.insert(index, self.last);
+    }
+
+    /// The discard of an index that is not known to be over.
+    pub fn get(&self, index: u32) -> Option<u64> {
+        self.discards.get(&index).copied()
+    }
+
+    /// The object of this discard is gone.
+    pub fn gone(&mut self, index: u32, discard: u64) {
+        if self.get(index) == Some(discard) {
+            self.discards.remove(&index);
+        }
+    }
+
+    pub fn indexes(&self) -> Vec<u32> {
+        self.discards.keys().copied().collect()
+    }
+
+    pub fn clear(&mut self) {
+        self.discards.clear();
+    }
+}
+
 /// Locks of single indexes: shared by writers of an owned object, exclusive for whoever changes
 /// the entry.
 #[derive(Default)]

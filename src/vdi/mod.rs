@@ -17,7 +17,7 @@ mod range;
 mod snapshot;
 mod stale;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
@@ -35,7 +35,7 @@ use crate::error::{Error, Refusal, Result};
 use crate::exec::{WaitList, lock};
 use btree::Tree;
 use generation::Servers;
-use map::{Changes, Gate, IndexLocks, Pages};
+use map::{Changes, Gate, IndexLocks, Pages, Removing};
 
 /// A program's view of one cluster: what an `sd_t` stands for.
 pub struct Client {
@@ -90,7 +90,7 @@ struct State {
     /// The index of a hypervolume, instead of the pages.
     tree: Option<Tree>,
     /// Indexes whose own object may still be on its way out (3.7, hazard 4).
-    removing: HashSet<u32>,
+    removing: Removing,
     /// Counts the times that this was read anew. Changes only while the gate is closed.
     version: u64,
 }
@@ -345,7 +345,7 @@ impl Vdi {
         vid: Vid,
         locked: Option<Vid>,
     ) -> Vdi {
-        let (pages, removing) = (Pages::default(), HashSet::new());
+        let (pages, removing) = (Pages::default(), Removing::default());
         let locked = locked.into_iter().collect();
         let state = State { header, vid, locked, pages, tree: None, removing, version: 0 };
         Vdi {

@@ -21,8 +21,8 @@ use crate::wire::Dest;
 pub(super) const REMOVAL_LIMIT: Duration = Duration::from_secs(10);
 /// After this, servers older than 1.0 are taken for those of 0.8, which remove nothing (7.1).
 const REMOVAL_LIMIT_OLDER: Duration = Duration::from_secs(1);
-/// How long closing a VDI waits for removals.
-const REMOVAL_LIMIT_AT_CLOSE: Duration = Duration::from_secs(2);
+/// How long an operation that caused removals waits for their end.
+const REMOVAL_LIMIT_AFTER: Duration = Duration::from_secs(2);
 /// The waits between two looks at an object that is being removed.
 const REMOVAL_POLL: Duration = Duration::from_millis(2);
 
@@ -61,7 +61,8 @@ impl Vdi {
         try_for_each_concurrent(
             pieces(offset, len, view.shift).map(|piece| self.discard_piece(cluster, op, piece)),
         )
-        .await
+        .await?;
+        self.wait_for_removals(cluster, op).await
     }
 
     /// Frees the object that a piece is, or writes zeros to the piece where it is only part of one.
@@ -130,7 +131,7 @@ impl Vdi {
         let is_array = view.store_policy == STORE_ARRAY;
         if entry == view.vid.get() && is_array {
             // Before the update: it may be carried out even if its answer never comes.
-            lock(&self.state).removing.insert(index);
+            lock(&self.state).removing.add(index);
         }
         match self.update_entry(cluster, op, view, &mut hold, entry, 0).await {
             Ok(()) => {}
@@ -159,36 +160,34 @@ impl Vdi {
         index: u32,
         limit: Duration,
     ) -> Result<()> {
-        if !lock(&self.state).removing.contains(&index) || self.servers.keep_discarded() {
-            return Ok(());
-        }
         let older = self.servers.are_older();
         let limit = Instant::now() + if older { limit.min(REMOVAL_LIMIT_OLDER) } else { limit };
         loop {
+            let discard = lock(&self.state).removing.get(index);
+            let Some(discard) = discard.filter(|_| !self.servers.keep_discarded()) else {
+                return Ok(());
+            };
             let request = Request::read(view.vid.data(index), 0, 1);
             let call = Call::new(request).dest(Dest::Bytes(1)).resendable();
             match cluster.call(op, call).await {
-                Ok(_) if Instant::now() >= limit && older => {
-                    self.servers.set_keep_discarded();
-                    break;
+                Ok(_) if Instant::now() < limit => {
+                    cluster.sleep_until(op, Instant::now() + REMOVAL_POLL).await?;
                 }
-                Ok(_) if Instant::now() >= limit => {
-                    return Err(Error::Io("a discarded object is not removed"));
+                Ok(_) if older => self.servers.set_keep_discarded(),
+                Ok(_) => return Err(Error::Io("a discarded object is not removed")),
+                result if answered(&result, SdResult::NO_OBJ) => {
+                    lock(&self.state).removing.gone(index, discard);
                 }
-                Ok(_) => cluster.sleep_until(op, Instant::now() + REMOVAL_POLL).await?,
-                result if answered(&result, SdResult::NO_OBJ) => break,
                 Err(error) => return Err(error),
             }
         }
-        lock(&self.state).removing.remove(&index);
-        Ok(())
     }
 
-    /// Before the VDI is closed: waits for removals, as far as a close can wait, so that whoever
-    /// opens it next need not know of them.
+    /// Waits for removals, for a limited time, so that whoever else has the VDI open, or opens it
+    /// next, need not know of them.
     pub(super) async fn wait_for_removals(&self, cluster: &Cluster, op: &Op) -> Result<()> {
-        let removing: Vec<u32> = lock(&self.state).removing.iter().copied().collect();
-        let limit = Instant::now() + REMOVAL_LIMIT_AT_CLOSE;
+        let removing = lock(&self.state).removing.indexes();
+        let limit = Instant::now() + REMOVAL_LIMIT_AFTER;
         let view = self.view();
         try_for_each_concurrent(removing.into_iter().map(|index| async move {
             let left = limit.saturating_duration_since(Instant::now());
@@ -260,7 +259,7 @@ impl Vdi {
             inode::write_header(cluster, op, vid, VDI_SIZE_OFFSET, bytes).await?;
             if let Standing::Current { .. } = self.standing(cluster, op, &view, 0).await? {
                 lock(&self.state).header.vdi_size = size.into();
-                return Ok(());
+                return self.wait_for_removals(cluster, op).await;
             }
         }
         Err(Error::Io("the VDI changes faster than it can be followed"))
@@ -301,7 +300,7 @@ impl Vdi {
                 // What is ours and goes must be gone before it is created again.
                 let run = (at + start as u32..).zip(&entries[start..start + len]);
                 let own = run.filter(|(_, entry)| **entry == view.vid.get());
-                lock(&self.state).removing.extend(own.map(|(index, _)| index));
+                own.for_each(|(index, _)| lock(&self.state).removing.add(index));
                 let zeros = vec![0; len];
                 write_run(cluster, op, view.vid, at + start as u32, &zeros, &ghosts).await?;
             }

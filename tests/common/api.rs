@@ -75,14 +75,23 @@ fn check(code: c_int) -> Result {
     if code == 0 { Ok(()) } else { Err(Code(code)) }
 }
 
+/// Calls a C function.
+macro_rules! sd {
+    ($function:ident($($argument:expr),* $(,)?)) => {
+        // SAFETY: handles and numbers may have any value; all pointers here are to C strings,
+        // buffers of the length beside them, or room for a result, and live as long as the call.
+        check(unsafe { $function($($argument),*) })
+    };
+}
+
 fn c(text: &str) -> CString {
     CString::new(text).expect("a string without NUL")
 }
 
 /// Calls with room for a handle, or with NULL.
-fn opening(open: bool, call: impl FnOnce(*mut *mut c_void) -> c_int) -> Result<Option<Vdi>> {
+fn opening(open: bool, call: impl FnOnce(*mut *mut c_void) -> Result) -> Result<Option<Vdi>> {
     let mut vdi = null_mut();
-    check(call(if open { &raw mut vdi } else { null_mut() }))?;
+    call(if open { &raw mut vdi } else { null_mut() })?;
     Ok(open.then_some(Vdi(vdi)))
 }
 
@@ -102,8 +111,7 @@ impl Sd {
     pub fn connect(address: &str) -> Result<Sd> {
         keep_panics_loud();
         let mut sd = null_mut();
-        // SAFETY: a C string, and room for the result; so in all functions below.
-        check(unsafe { sd_init(c(address).as_ptr(), &mut sd) })?;
+        sd!(sd_init(c(address).as_ptr(), &mut sd))?;
         Ok(Sd(sd))
     }
 
@@ -118,91 +126,76 @@ impl Sd {
     ) -> Result<Option<Vdi>> {
         let (name, size) = (c(name), size as usize);
         let Some(object_size) = object_size else {
-            // SAFETY: as in `connect`.
-            return opening(open, |vdi| unsafe {
-                sd_vdi_create(self.0, name.as_ptr(), size, 0, prealloc, vdi)
+            return opening(open, |vdi| {
+                sd!(sd_vdi_create(self.0, name.as_ptr(), size, 0, prealloc, vdi))
             });
         };
         let options = CreateOpts { object_size, prealloc, ..CreateOpts::default() };
-        // SAFETY: as in `connect`; the options live as long as the call.
-        opening(open, |vdi| unsafe {
-            sd_vdi_create_ex(self.0, name.as_ptr(), size, &options, size_of_val(&options), vdi)
+        opening(open, |vdi| {
+            sd!(sd_vdi_create_ex(self.0, name.as_ptr(), size, &options, size_of_val(&options), vdi))
         })
     }
 
     pub fn open(&self, name: &str) -> Result<Vdi> {
         let mut vdi = null_mut();
-        // SAFETY: as in `connect`.
-        check(unsafe { sd_vdi_open(self.0, c(name).as_ptr(), &mut vdi) })?;
+        sd!(sd_vdi_open(self.0, c(name).as_ptr(), &mut vdi))?;
         Ok(Vdi(vdi))
     }
 
     pub fn close(&self, vdi: Vdi) -> Result {
         let mut vdi = vdi.0;
-        // SAFETY: as in `connect`.
-        check(unsafe { sd_vdi_close(&mut vdi) })?;
+        sd!(sd_vdi_close(&mut vdi))?;
         assert!(vdi.is_null(), "sd_vdi_close() sets the handle to NULL");
         Ok(())
     }
 
     pub fn read(&self, vdi: Vdi, data: &mut [u8], offset: u64) -> Result {
         let (base, len) = (data.as_mut_ptr().cast(), data.len());
-        // SAFETY: `len` bytes are lent for the call.
-        check(unsafe { sd_vdi_read(self.0, vdi.0, base, len, offset as i64) })
+        sd!(sd_vdi_read(self.0, vdi.0, base, len, offset as i64))
     }
 
     pub fn snapshot_read(&self, vdi: Vdi, data: &mut [u8], offset: u64) -> Result {
         let (base, len) = (data.as_mut_ptr().cast(), data.len());
-        // SAFETY: `len` bytes are lent for the call.
-        check(unsafe { sd_snapshot_read(self.0, vdi.0, base, len, offset as i64) })
+        sd!(sd_snapshot_read(self.0, vdi.0, base, len, offset as i64))
     }
 
     pub fn readv(&self, vdi: Vdi, data: &mut [IoSliceMut<'_>], offset: u64) -> Result {
         let (iov, count) = (data.as_mut_ptr().cast(), data.len() as c_int);
-        // SAFETY: IoSliceMut is an iovec by its documentation; the buffers are lent for the call.
-        check(unsafe { sd_vdi_readv(self.0, vdi.0, iov, count, offset as i64) })
+        sd!(sd_vdi_readv(self.0, vdi.0, iov, count, offset as i64))
     }
 
     pub fn write(&self, vdi: Vdi, data: &[u8], offset: u64, flag: c_int) -> Result {
         let (base, len) = (data.as_ptr().cast(), data.len());
-        // SAFETY: `len` bytes are lent for the call.
-        check(unsafe { sd_vdi_write(self.0, vdi.0, base, len, offset as i64, flag) })
+        sd!(sd_vdi_write(self.0, vdi.0, base, len, offset as i64, flag))
     }
 
     pub fn writev(&self, vdi: Vdi, data: &[IoSlice<'_>], offset: u64, flag: c_int) -> Result {
         let (iov, count) = (data.as_ptr().cast(), data.len() as c_int);
-        // SAFETY: as in `readv`.
-        check(unsafe { sd_vdi_writev(self.0, vdi.0, iov, count, offset as i64, flag) })
+        sd!(sd_vdi_writev(self.0, vdi.0, iov, count, offset as i64, flag))
     }
 
     pub fn discard(&self, vdi: Vdi, offset: u64, len: u64) -> Result {
-        // SAFETY: handles and numbers of any value are allowed; so in the functions below.
-        check(unsafe { sd_vdi_discard(self.0, vdi.0, offset as i64, len as usize) })
+        sd!(sd_vdi_discard(self.0, vdi.0, offset as i64, len as usize))
     }
 
     pub fn write_zeroes(&self, vdi: Vdi, offset: u64, len: u64, flag: c_int) -> Result {
-        // SAFETY: as in `discard`.
-        check(unsafe { sd_vdi_write_zeroes(self.0, vdi.0, offset as i64, len as usize, flag) })
+        sd!(sd_vdi_write_zeroes(self.0, vdi.0, offset as i64, len as usize, flag))
     }
 
     pub fn resize(&self, vdi: Vdi, size: u64) -> Result {
-        // SAFETY: as in `discard`.
-        check(unsafe { sd_vdi_resize(self.0, vdi.0, size as usize) })
+        sd!(sd_vdi_resize(self.0, vdi.0, size as usize))
     }
 
     pub fn flush(&self, vdi: Vdi) -> Result {
-        // SAFETY: as in `discard`.
-        check(unsafe { sd_vdi_flush(self.0, vdi.0) })
+        sd!(sd_vdi_flush(self.0, vdi.0))
     }
 
     pub fn refresh(&self, vdi: Vdi) -> Result {
-        // SAFETY: as in `discard`.
-        check(unsafe { sd_vdi_refresh(self.0, vdi.0) })
+        sd!(sd_vdi_refresh(self.0, vdi.0))
     }
 
     pub fn delete(&self, name: &str) -> Result {
-        // SAFETY: as in `connect`.
-        check(unsafe { sd_vdi_delete(self.0, c(name).as_ptr()) })
+        sd!(sd_vdi_delete(self.0, c(name).as_ptr()))
     }
 
     /// The extents, as (offset, length, kind).
@@ -216,17 +209,13 @@ impl Sd {
         }
         let mut extents = Vec::new();
         let to = (&raw mut extents).cast();
-        // SAFETY: `to` is what `push` takes it for.
-        check(unsafe {
-            sd_vdi_block_status(self.0, vdi.0, offset as i64, len as usize, push, to)
-        })?;
+        sd!(sd_vdi_block_status(self.0, vdi.0, offset as i64, len as usize, push, to))?;
         Ok(extents)
     }
 
     pub fn info(&self, vdi: Vdi) -> Result<Info> {
         let mut info = VdiInfo::default();
-        // SAFETY: room for the struct, and its size.
-        check(unsafe { sd_vdi_get_info(vdi.0, &mut info, size_of::<VdiInfo>()) })?;
+        sd!(sd_vdi_get_info(vdi.0, &mut info, size_of::<VdiInfo>()))?;
         let text = |field: &[u8; 256]| {
             let text = CStr::from_bytes_until_nul(field).expect("a NUL-terminated field");
             text.to_str().expect("UTF-8, as the test has written it").to_owned()
@@ -244,53 +233,42 @@ impl Sd {
 
     pub fn set_attr(&self, name: &str, key: &str, value: &[u8]) -> Result {
         let (base, len) = (value.as_ptr().cast(), value.len());
-        // SAFETY: C strings, and `len` bytes, are lent for the call.
-        check(unsafe { sd_vdi_setattr(self.0, c(name).as_ptr(), c(key).as_ptr(), base, len) })
+        sd!(sd_vdi_setattr(self.0, c(name).as_ptr(), c(key).as_ptr(), base, len))
     }
 
     pub fn get_attr(&self, name: &str, key: &str, room: &mut [u8]) -> Result {
         let (base, len) = (room.as_mut_ptr().cast(), room.len());
-        // SAFETY: as in `set_attr`.
-        check(unsafe { sd_vdi_getattr(self.0, c(name).as_ptr(), c(key).as_ptr(), base, len) })
+        sd!(sd_vdi_getattr(self.0, c(name).as_ptr(), c(key).as_ptr(), base, len))
     }
 
     pub fn attr_size(&self, name: &str, key: &str) -> Result<usize> {
         let mut size = 0;
-        // SAFETY: as in `connect`.
-        check(unsafe { sd_vdi_attr_size(self.0, c(name).as_ptr(), c(key).as_ptr(), &mut size) })?;
+        sd!(sd_vdi_attr_size(self.0, c(name).as_ptr(), c(key).as_ptr(), &mut size))?;
         Ok(size)
     }
 
     pub fn delete_attr(&self, name: &str, key: &str) -> Result {
-        // SAFETY: as in `connect`.
-        check(unsafe { sd_vdi_delattr(self.0, c(name).as_ptr(), c(key).as_ptr()) })
+        sd!(sd_vdi_delattr(self.0, c(name).as_ptr(), c(key).as_ptr()))
     }
 
     pub fn snapshot(&self, vdi: Vdi, tag: &str, open: bool) -> Result<Option<Vdi>> {
         let tag = c(tag);
-        // SAFETY: as in `connect`.
-        opening(open, |to| unsafe { sd_snapshot_create(self.0, vdi.0, tag.as_ptr(), to) })
+        opening(open, |to| sd!(sd_snapshot_create(self.0, vdi.0, tag.as_ptr(), to)))
     }
 
     pub fn open_snapshot(&self, name: &str, which: Which<'_>) -> Result<Vdi> {
         let mut vdi = null_mut();
-        which.with(|tag, idx| {
-            // SAFETY: as in `connect`; the tag may be NULL.
-            check(unsafe { sd_snapshot_open(self.0, c(name).as_ptr(), tag, idx, &mut vdi) })
-        })?;
+        which
+            .with(|tag, idx| sd!(sd_snapshot_open(self.0, c(name).as_ptr(), tag, idx, &mut vdi)))?;
         Ok(Vdi(vdi))
     }
 
     pub fn rollback(&self, snapshot: Vdi) -> Result {
-        // SAFETY: as in `discard`.
-        check(unsafe { sd_snapshot_rollback(self.0, snapshot.0) })
+        sd!(sd_snapshot_rollback(self.0, snapshot.0))
     }
 
     pub fn delete_snapshot(&self, name: &str, which: Which<'_>) -> Result {
-        which.with(|tag, idx| {
-            // SAFETY: as in `open_snapshot`.
-            check(unsafe { sd_snapshot_delete(self.0, c(name).as_ptr(), tag, idx) })
-        })
+        which.with(|tag, idx| sd!(sd_snapshot_delete(self.0, c(name).as_ptr(), tag, idx)))
     }
 
     pub fn clone_vdi(
@@ -302,17 +280,13 @@ impl Sd {
     ) -> Result<Option<Vdi>> {
         let to = c(to);
         which.with(|tag, idx| {
-            // SAFETY: as in `open_snapshot`.
-            opening(open, |vdi| unsafe {
-                sd_vdi_clone(self.0, source.0, to.as_ptr(), tag, idx, 0, vdi)
-            })
+            opening(open, |vdi| sd!(sd_vdi_clone(self.0, source.0, to.as_ptr(), tag, idx, 0, vdi)))
         })
     }
 
     pub fn list(&self) -> Result<Vec<String>> {
         let mut iter = ListIter::empty();
-        // SAFETY: room for an iterator.
-        check(unsafe { sd_vdi_list(self.0, &mut iter) })?;
+        sd!(sd_vdi_list(self.0, &mut iter))?;
         let names = iter.map(|name| {
             // SAFETY: an iterator of names gives C strings, which live until it is destroyed.
             unsafe { CStr::from_ptr(name.cast()) }.to_string_lossy().into_owned()
@@ -323,8 +297,7 @@ impl Sd {
     /// Calls `each` with the handle of each snapshot, which is valid until it returns.
     pub fn snapshots<T>(&self, name: &str, mut each: impl FnMut(Vdi) -> T) -> Result<Vec<T>> {
         let mut iter = ListIter::empty();
-        // SAFETY: as in `list`.
-        check(unsafe { sd_snapshot_list(self.0, c(name).as_ptr(), &mut iter) })?;
+        sd!(sd_snapshot_list(self.0, c(name).as_ptr(), &mut iter))?;
         // SAFETY: an iterator of snapshots gives pointers to handles.
         Ok(iter.map(|handle| each(Vdi(unsafe { *handle.cast::<*mut c_void>() }))))
     }

@@ -1,4 +1,7 @@
-//! What integration tests need of the world: the library, called as C calls it, and a server.
+//! What integration tests need: the library as C calls it, a server, and for
+//! the model test what there should be and what is to be done.
 
 pub mod api;
+pub mod family;
 pub mod server;
+pub mod steps;
