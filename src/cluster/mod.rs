@@ -411,8 +411,12 @@ impl Cluster {
                 Err(error @ Error::Lost(lost)) if !lost.sent || call.resend => error,
                 Err(error) => return Err(error),
             };
-            if op.first || !backoff.wait(self, op).await? {
+            if op.first {
                 return Err(error);
+            }
+            if !backoff.wait(self, op).await? {
+                // Whether the connection or the time ran out first is all the same by now.
+                return Err(if let Error::Lost(_) = error { Error::TimedOut } else { error });
             }
         }
     }

@@ -11,7 +11,7 @@ mod timers;
 mod wait;
 
 pub use join::{join, try_for_each_concurrent};
-pub use tasks::{Budget, Completion, Signal, Tasks};
+pub use tasks::{Budget, Completion, Share, Signal, Tasks};
 pub use timers::{TimerId, Timers};
 pub use wait::WaitList;
 

@@ -230,12 +230,6 @@ impl Budget {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Whether a request with `data` bytes would fit now.
-    pub fn has_room(&self, data: usize) -> bool {
-        let size = data.checked_add(Budget::PER_REQUEST);
-        size.and_then(|size| size.checked_add(self.used())).is_some_and(|sum| sum <= self.limit())
-    }
-
     /// Takes what a request with `data` bytes costs, if it is there.
     pub fn take(self: &Arc<Self>, data: usize) -> Option<Share> {
         let size = data.checked_add(Budget::PER_REQUEST)?;

@@ -11,7 +11,7 @@ use super::entry::{self, VdiHandle, enter};
 use super::vdi::{SD_WRITE_FUA, sd_vdi_t};
 use crate::cluster::Op;
 use crate::error::{Error, Result};
-use crate::exec::Completion;
+use crate::exec::{Completion, Share};
 use crate::net::{RecvBuf, SendBuf};
 
 /// For asynchronous writes: the library borrows the data until the callback instead of copying it.
@@ -42,10 +42,15 @@ impl Notice {
     }
 }
 
-/// Starts `work`, which holds `data` bytes of memory, the program's or a copy of it.
+/// What a request with `data` bytes of memory takes of the limit.
+fn share(handle: &VdiHandle, data: usize) -> Result<Share> {
+    handle.client.cluster.budget.take(data).ok_or(Error::NoMem("the buffer limit"))
+}
+
+/// Starts `work`.
 fn submit<F>(
     handle: VdiHandle,
-    data: usize,
+    share: Share,
     notice: Notice,
     work: impl FnOnce(VdiHandle, Op) -> F + Send + 'static,
 ) -> Result<()>
@@ -53,7 +58,6 @@ where
     F: Future<Output = Result<()>> + Send + 'static,
 {
     let client = handle.client.clone();
-    let share = client.cluster.budget.take(data).ok_or(Error::NoMem("the buffer limit"))?;
     client.cluster.spawn(
         move |op| work(handle, op),
         move |result| {
@@ -69,7 +73,8 @@ where
 }
 
 fn read(handle: VdiHandle, buf: RecvBuf, offset: u64, notice: Notice) -> Result<()> {
-    submit(handle, buf.len(), notice, move |handle, op| async move {
+    let share = share(&handle, buf.len())?;
+    submit(handle, share, notice, move |handle, op| async move {
         let cluster = &handle.client.cluster;
         cluster.bounded(&op, pin!(handle.vdi.read(cluster, &op, buf, offset))).await
     })
@@ -79,14 +84,10 @@ fn write(handle: VdiHandle, buf: SendBuf, offset: u64, flag: c_int, notice: Noti
     if flag & !(SD_WRITE_FUA | SD_WRITE_NOCOPY) != 0 {
         return Err(Error::Invalid("unknown flag"));
     }
-    let len = buf.len();
-    let client = handle.client.clone();
     // Before the copy is made, so that there is never more of them than the limit allows.
-    if !client.cluster.budget.has_room(len) {
-        return Err(Error::NoMem("the buffer limit"));
-    }
+    let share = share(&handle, buf.len())?;
     let buf = if flag & SD_WRITE_NOCOPY != 0 { buf } else { buf.to_owned() };
-    submit(handle, len, notice, move |handle, op| async move {
+    submit(handle, share, notice, move |handle, op| async move {
         let cluster = &handle.client.cluster;
         let work = pin!(async {
             handle.vdi.write(cluster, &op, buf, offset).await?;
@@ -205,7 +206,8 @@ pub unsafe extern "C" fn sd_vdi_aflush(
     enter(|| {
         let handle = entry::vdi(sd, vdi)?;
         let notice = Notice::new(sd, r#fn, opaque)?;
-        submit(handle, 0, notice, move |handle, op| async move {
+        let share = share(&handle, 0)?;
+        submit(handle, share, notice, move |handle, op| async move {
             let cluster = &handle.client.cluster;
             cluster.bounded(&op, pin!(handle.vdi.flush(cluster, &op))).await
         })
@@ -230,7 +232,8 @@ pub unsafe extern "C" fn sd_vdi_adiscard(
 }
 
 fn discard(handle: VdiHandle, offset: u64, len: usize, fua: bool, notice: Notice) -> Result<()> {
-    submit(handle, 0, notice, move |handle, op| async move {
+    let share = share(&handle, 0)?;
+    submit(handle, share, notice, move |handle, op| async move {
         let cluster = &handle.client.cluster;
         let work = pin!(async {
             handle.vdi.discard(cluster, &op, offset, len as u64).await?;

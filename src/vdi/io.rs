@@ -1,5 +1,6 @@
 //! Reading and writing: ranges of a VDI as pieces of objects (5.3, 5.4, 5.5).
 
+use std::mem;
 use std::ops::Range;
 
 use sheepdog_proto::header::ObjArm;
@@ -108,7 +109,14 @@ impl Vdi {
         let mut retries = Retries::default();
         loop {
             let view = self.view();
-            let entry = self.entry(cluster, op, &view, index).await?;
+            let entry = match self.entry(cluster, op, &view, index).await {
+                result if answered(&result, SdResult::READONLY) => {
+                    let cause = Cause::Frozen;
+                    Box::pin(self.refresh(cluster, op, &view, cause, &mut retries)).await?;
+                    continue;
+                }
+                result => result?,
+            };
             let Some(owner) = owner(entry)? else {
                 buf.zero_from(0);
                 return Ok(());
@@ -170,6 +178,7 @@ impl Vdi {
                 Ok(Written::Stable) => return Ok(()),
                 Ok(Written::Frozen) => Cause::Frozen,
                 Ok(Written::Gone(entry)) => Cause::Gone { index, entry },
+                result if answered(&result, SdResult::READONLY) => Cause::Frozen,
                 Err(error) => return Err(error),
             };
             Box::pin(self.refresh(cluster, op, &view, cause, &mut retries)).await?;
@@ -187,6 +196,7 @@ impl Vdi {
         buf: &SendBuf,
     ) -> Result<Written> {
         let mut hold = self.indexes.shared(index).await;
+        let mut asked = false;
         loop {
             if hold.needs_clearing() {
                 Box::pin(self.clear_up(cluster, op, view, &mut hold)).await?;
@@ -196,6 +206,16 @@ impl Vdi {
                 return overwrite(cluster, op, view, &hold, offset, buf).await;
             }
             if hold.is_exclusive() {
+                // Another client's resize may have made an object of our own there, which a CREATE
+                // would replace: the stored entry decides.
+                if !mem::replace(&mut asked, true) && view.store_policy == STORE_ARRAY {
+                    let read = inode::read_entries(cluster, op, view.vid, index, 1);
+                    let stored = Box::pin(read).await?[0];
+                    if stored != entry {
+                        lock(&self.state).pages.set(index, stored);
+                        continue;
+                    }
+                }
                 let allocate = self.allocate(cluster, op, view, &mut hold, entry, offset, buf);
                 return Box::pin(allocate).await;
             }
@@ -406,8 +426,7 @@ impl Vdi {
             return Ok(entry);
         }
         let page = index / PAGE;
-        let entries =
-            Box::pin(inode::read_entries(cluster, op, view.vid, page * PAGE, PAGE)).await?;
+        let entries = Box::pin(self.read_page(cluster, op, view, page)).await?;
         let entry = entries[(index % PAGE) as usize];
         let mut state = lock(&self.state);
         if state.version == view.version {
@@ -415,6 +434,28 @@ impl Vdi {
             return Ok(state.pages.get(index).unwrap_or(entry));
         }
         Ok(entry)
+    }
+
+    /// A page of the map, read from what is still the working VDI. Of one that has become a
+    /// snapshot, and was perhaps deleted since, which empties its map, it would say nothing: that
+    /// is [`SdResult::READONLY`], as if it had been written to.
+    async fn read_page(
+        &self,
+        cluster: &Cluster,
+        op: &Op,
+        view: &View,
+        page: u32,
+    ) -> Result<Vec<u32>> {
+        let entries = inode::read_entries(cluster, op, view.vid, page * PAGE, PAGE).await?;
+        if self.which == Which::WORKING {
+            // Afterwards: what it was then, it was when the page was read.
+            let header = inode::read_header(cluster, op, view.vid).await?;
+            if header.is_snapshot() || header.is_deleted() {
+                let (opcode, result) = (op::READ_OBJ, SdResult::READONLY);
+                return Err(Error::Server { opcode, result });
+            }
+        }
+        Ok(entries)
     }
 
     /// Makes every completed write stable (5.5).

@@ -81,10 +81,12 @@ impl Vdi {
                 self.zero_once(cluster, op, &view, &piece).await
             };
             drop(pass);
-            let cause = match result? {
-                Written::Stable => return Ok(()),
-                Written::Frozen => Cause::Frozen,
-                Written::Gone(entry) => Cause::Gone { index: piece.index, entry },
+            let cause = match result {
+                Ok(Written::Stable) => return Ok(()),
+                Ok(Written::Frozen) => Cause::Frozen,
+                Ok(Written::Gone(entry)) => Cause::Gone { index: piece.index, entry },
+                result if answered(&result, SdResult::READONLY) => Cause::Frozen,
+                Err(error) => return Err(error),
             };
             self.refresh(cluster, op, &view, cause, &mut retries).await?;
         }
@@ -207,6 +209,25 @@ impl Vdi {
         offset: u64,
         len: u64,
     ) -> Result<Vec<Extent>> {
+        for _ in 0..MAX_ATTEMPTS {
+            match self.block_status_once(cluster, op, offset, len).await {
+                // A snapshot by now: what goes on under the name is asked for.
+                result if answered(&result, SdResult::READONLY) => {
+                    self.follow(cluster, op).await?;
+                }
+                result => return result,
+            }
+        }
+        Err(Error::Io("the VDI changes faster than it can be followed"))
+    }
+
+    async fn block_status_once(
+        &self,
+        cluster: &Cluster,
+        op: &Op,
+        offset: u64,
+        len: u64,
+    ) -> Result<Vec<Extent>> {
         let view = self.view_of_range(cluster, op, offset, len).await?;
         let len = usize::try_from(len).map_err(|_| Error::Invalid("the length"))?;
         let mut extents: Vec<Extent> = Vec::new();
@@ -246,8 +267,13 @@ impl Vdi {
                 return Err(Error::Invalid("the size passes what the object size allows"));
             }
             let old = header.vdi_size.get();
-            if size < old && !self.cut_off(client, op, old, size).await? {
-                continue;
+            if size < old {
+                match self.cut_off(client, op, old, size).await {
+                    Ok(true) => {}
+                    Ok(false) => continue,
+                    result if answered(&result, SdResult::READONLY) => continue,
+                    Err(error) => return Err(error),
+                }
             }
             // Neither into a snapshot, if it has become one.
             let view = self.view();
@@ -309,5 +335,5 @@ impl Vdi {
     }
 }
 
-/// How often a resize starts again because somebody took a snapshot meanwhile.
+/// How often an operation starts again because somebody took a snapshot meanwhile.
 const MAX_ATTEMPTS: usize = 100;

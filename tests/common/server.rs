@@ -114,8 +114,8 @@ struct Lamb {
 
 impl Lamb {
     fn start(arguments: &[&str]) -> (Lamb, String) {
-        let dir = unused_directory();
         let mut command = Command::new(lamb_binary());
+        let dir = unused_directory();
         command.args(["--no-sync", "--listen", "127.0.0.1:0"]).args(arguments).arg(&dir);
         end_with_test(&mut command);
         let process = command.stdout(Stdio::piped()).spawn().expect("lamb starts");
