@@ -193,8 +193,12 @@ static void run(sd_t writer, sd_t other, const char *name, const char *clone_nam
     struct sd_create_opts options = { .object_size = OBJECT_SIZE };
 
     CHECK(h);
-    *h = (struct history){ .writer = writer, .other = other, .name = name, .random = seed,
-                           .clone_name = clone_name, .size = MAX_SIZE / 2 };
+    h->writer = writer;
+    h->other = other;
+    h->name = name;
+    h->random = seed;
+    h->clone_name = clone_name;
+    h->size = MAX_SIZE / 2;
     OK(sd_vdi_create_ex(writer, name, h->size, &options, sizeof options, &h->vdi));
     h->seen = writer == other ? h->vdi : open_second(other, name);
     for (int i = 0; i < STEPS; i++)

@@ -9,7 +9,7 @@ int main(void)
     sd_t writer = connect_to_server(), other = connect_to_server();
     const char *name = vdi_name("a");
     sd_vdi_t vdi = create_vdi(writer, name, OBJECT), seen = open_second(other, name), snapshot;
-    char tag[16], value[16];
+    char tag[16], value[16] = "";
 
     for (int i = 0; i < 8; i++) {
         snprintf(value, sizeof value, "value %d", i);
