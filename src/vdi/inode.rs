@@ -75,6 +75,11 @@ fn name_and_tag(name: &Name, which: &Which) -> SendBuf {
     [name.0, which.tag].concat().into()
 }
 
+/// What a server says of a name or tag that is in use.
+pub fn exists() -> Error {
+    Error::Server { opcode: op::NEW_VDI, result: SdResult::VDI_EXIST }
+}
+
 /// Whether a server said so.
 pub fn answered<T>(result: &Result<T>, code: SdResult) -> bool {
     result.as_ref().err().and_then(Error::server_result) == Some(code)
@@ -146,9 +151,7 @@ pub async fn new_vdi(
                     && header.block_size_shift == arm.block_size_shift;
                 return match ours {
                     true => Ok(now),
-                    false => {
-                        Err(Error::Server { opcode: op::NEW_VDI, result: SdResult::VDI_EXIST })
-                    }
+                    false => Err(exists()),
                 };
             }
             result if before.is_none() && answered(&result, SdResult::NO_VDI) => {}

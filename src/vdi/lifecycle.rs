@@ -92,7 +92,7 @@ impl Client {
         };
         // Until all is allocated nobody of this program opens it.
         let _turn = match self.turn_if_closed(op, name).await {
-            Err(Error::Refused(Refusal::Open)) => return Err(exists()),
+            Err(Error::Refused(Refusal::Open)) => return Err(inode::exists()),
             turn => turn?,
         };
         let vid = self.new_name(op, &name, arm).await?;
@@ -118,7 +118,7 @@ impl Client {
                 // A recycling cluster answers with a snapshot (3.4).
                 let header = inode::read_header(&self.cluster, op, vid).await?;
                 if !header.is_snapshot() {
-                    return Err(exists());
+                    return Err(inode::exists());
                 }
             }
             result if answered(&result, SdResult::NO_VDI) => {}
@@ -220,10 +220,6 @@ impl Client {
         }
         Err(Error::Io("another client writes to the VDI that is being deleted"))
     }
-}
-
-fn exists() -> Error {
-    Error::Server { opcode: op::NEW_VDI, result: SdResult::VDI_EXIST }
 }
 
 /// How often a deletion finds that entries were stored meanwhile.

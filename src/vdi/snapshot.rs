@@ -27,8 +27,7 @@ impl Client {
         // Servers do not mind two snapshots with one tag (5.8).
         match inode::lookup(cluster, op, &vdi.name, &wanted).await {
             Ok(_) => {
-                let (opcode, result) = (op::NEW_VDI, SdResult::VDI_EXIST);
-                return Err(Error::Server { opcode, result });
+                return Err(inode::exists());
             }
             result if answered(&result, SdResult::NO_TAG) => {}
             Err(error) => return Err(error),
