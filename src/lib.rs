@@ -19,5 +19,6 @@ mod exec;
 mod ffi;
 mod loops;
 mod net;
+mod sync;
 pub mod vdi;
 mod wire;

@@ -297,7 +297,7 @@ impl Cluster {
             wake: Arc::new(wake),
             inbox: Mutex::new(Inbox::new()),
             tasks: Arc::default(),
-            budget: Arc::new(Budget::new()),
+            budget: Arc::default(),
             timeout_ms: AtomicU32::new(DEFAULT_TIMEOUT_MS),
             flush_is_needless: AtomicBool::new(false),
         })

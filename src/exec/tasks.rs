@@ -8,12 +8,13 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use async_task::Runnable;
 
 use super::lock;
 use crate::net::WakeFd;
+use crate::sync::{Condvar, Mutex};
 
 /// A finished request, to be told to the program. Called exactly once, or dropped by a program
 /// that is no more.
@@ -209,14 +210,16 @@ pub struct Share {
     size: usize,
 }
 
+impl Default for Budget {
+    fn default() -> Budget {
+        Budget { limit: AtomicUsize::new(Budget::DEFAULT_LIMIT), used: AtomicUsize::new(0) }
+    }
+}
+
 impl Budget {
     /// What a request costs besides its data: its future, its slot, its place in the queues.
     pub const PER_REQUEST: usize = 4096;
     pub const DEFAULT_LIMIT: usize = 256 << 20;
-
-    pub fn new() -> Budget {
-        Budget { limit: AtomicUsize::new(Budget::DEFAULT_LIMIT), used: AtomicUsize::new(0) }
-    }
 
     pub fn limit(&self) -> usize {
         self.limit.load(Ordering::Relaxed)
@@ -255,7 +258,7 @@ mod tests {
 
     #[test]
     fn the_budget_is_exact_and_comes_back() {
-        let budget = Arc::new(Budget::new());
+        let budget = Arc::new(Budget::default());
         budget.set_limit(2 * (Budget::PER_REQUEST + 10));
         let first = budget.take(10).unwrap();
         let second = budget.take(10).unwrap();
