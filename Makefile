@@ -26,14 +26,14 @@ transcript-dog-geometry transcript-qemu: superset := --superset
 .DEFAULT_GOAL := build
 .NOTPARALLEL: # cargo, cmake and ctest use all processors themselves
 .DELETE_ON_ERROR:
-.PHONY: help deps deps-demo build demo test lint test-rust test-c test-valgrind test-asan \
+.PHONY: help deps deps-demo build demo test lint test-rust test-c test-c-mimic test-valgrind test-asan \
         check-symbols test-install test-readme transcripts soak install uninstall clean cargo
 
 help:
 	@echo 'make build          the library, build/lib, and the server lamb, build/bin'
 	@echo 'make demo           stores a file (FILE=...) in a VDI and reads it back'
 	@echo 'make test           every test there is; the parts:'
-	@echo '    lint test-rust test-c test-valgrind check-symbols test-install test-readme'
+	@echo '    lint test-rust test-c test-c-mimic test-valgrind check-symbols test-install test-readme'
 	@echo '    transcripts (or one: transcript-qemu)'
 	@echo 'make test-c         the C tests (SD_TEST_ADDR=host:port for a server other than lamb)'
 	@echo 'make test-asan      the C tests with the address and undefined behaviour sanitizers'
@@ -53,7 +53,7 @@ deps-demo:
 build: build/lib/libsheepdog.so build/lib/$(soname) build/lib/libsheepdog.a build/bin/lamb
 
 cargo:
-	$(CARGO) build --release --workspace
+	$(CARGO) build --release
 $(release)/libsheepdog.a $(release)/lamb: cargo ;
 
 # rustc passes a cdylib's linker a version script of its own, beside which GNU ld refuses ours and
@@ -80,7 +80,7 @@ build/lib/libsheepdog.a: $(release)/libsheepdog.a
 	cp $< $@
 build/bin/lamb: $(release)/lamb
 	@mkdir -p $(@D)
-	cp $< $@
+	cp -f $< $@
 
 # --- Trying ---
 
@@ -94,7 +94,7 @@ demo: deps-demo build build/examples/quickstart
 
 # --- Testing ---
 
-test: deps build lint test-rust test-c test-valgrind check-symbols test-install test-readme \
+test: deps build lint test-rust test-c test-c-mimic test-valgrind check-symbols test-install test-readme \
       transcripts
 	@echo 'make test: everything passed'
 
@@ -127,6 +127,11 @@ define c-tests
 endef
 
 test-c: build
+	$(call c-tests,c-tests)
+
+# The same on a lamb with the hazards of real servers.
+test-c-mimic: export LAMB_OPTION := --mimic-1.0
+test-c-mimic: build
 	$(call c-tests,c-tests)
 
 test-valgrind: build

@@ -205,6 +205,7 @@ static bool read_line(int fd, char *line, size_t size)
 void lamb_restart(struct lamb *lamb)
 {
     static const char prefix[] = "lamb: listening on ";
+    const char *option = getenv("LAMB_OPTION");
     int output[2];
     char line[256];
 
@@ -217,7 +218,7 @@ void lamb_restart(struct lamb *lamb)
         prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that is killed leaves no server behind */
 #endif
         dup2(output[1], STDOUT_FILENO);
-        execl(LAMB, LAMB, "--listen", "127.0.0.1:0", lamb->directory, (char *)NULL);
+        execl(LAMB, LAMB, "--listen", "127.0.0.1:0", lamb->directory, option, (char *)NULL);
         perror(LAMB);
         _exit(127);
     }

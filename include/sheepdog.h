@@ -753,7 +753,8 @@ int sd_snapshot_open(sd_t sd, const char *name, const char *tag, int idx, sd_vdi
  * since is gone. The servers do it in one step. Handles of this `sd` that are open on the working
  * VDI go on, on the new content.
  *
- * Errors: SD_RES_INVALID_PARMS (`vdi` is not a snapshot).
+ * Errors: SD_RES_INVALID_PARMS (`vdi` is not a snapshot), SD_RES_VDI_LOCKED (a handle of this `sd`
+ * is open on the working VDI, which has another object size: it could not go on).
  */
 int sd_snapshot_rollback(sd_t sd, sd_vdi_t vdi);
 

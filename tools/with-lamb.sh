@@ -3,7 +3,8 @@
 #
 # Runs the command beside a lamb that is freshly formatted, on a free port and in a directory that
 # is gone afterwards; an argument {} becomes its HOST:PORT. Ends with the command's exit status, or
-# with 1 if the lamb did not end cleanly. LAMB in the environment names another lamb.
+# with 1 if the lamb did not end cleanly. LAMB in the environment names another lamb,
+# LAMB_OPTION gives it an option more.
 set -eu
 
 lamb=${LAMB:-$(dirname "$0")/../build/bin/lamb}
@@ -14,7 +15,7 @@ trap 'exit 130' HUP INT TERM
 
 mkdir "$directory/store"
 mkfifo "$directory/output"
-"$lamb" --listen 127.0.0.1:0 "$directory/store" >"$directory/output" &
+"$lamb" --listen 127.0.0.1:0 "$directory/store" ${LAMB_OPTION:+"$LAMB_OPTION"} >"$directory/output" &
 pid=$!
 exec 3<"$directory/output"
 

@@ -76,7 +76,8 @@ unsafe fn snapshot(tag: *const c_char, idx: c_int) -> Result<Which> {
 /// since is gone. The servers do it in one step. Handles of this `sd` that are open on the working
 /// VDI go on, on the new content.
 ///
-/// Errors: SD_RES_INVALID_PARMS (`vdi` is not a snapshot).
+/// Errors: SD_RES_INVALID_PARMS (`vdi` is not a snapshot), SD_RES_VDI_LOCKED (a handle of this `sd`
+/// is open on the working VDI, which has another object size: it could not go on).
 #[unsafe(no_mangle)]
 pub extern "C" fn sd_snapshot_rollback(sd: sd_t, vdi: sd_vdi_t) -> c_int {
     enter(|| {

@@ -191,10 +191,12 @@ impl Client {
         }
         let ghosts = self.ghosts_of(vid);
         let mut backoff = Backoff::default();
+        let mut own = Vec::new();
         for _ in 0..MAX_ATTEMPTS {
             ghosts.settle(cluster, op).await?;
             if header.store_policy == STORE_ARRAY {
-                empty_map(cluster, op, vid, 0..inode::objects(&header), &ghosts).await?;
+                let objects = 0..inode::objects(&header);
+                own.append(&mut empty_map(cluster, op, vid, objects, &ghosts).await?);
             } else {
                 btree::remove_all(cluster, op, vid, &ghosts).await?;
             }
@@ -212,11 +214,16 @@ impl Client {
             // A 1.0 server says so, too, where an entry was stored meanwhile, and only hides the
             // VDI then (4.11).
             match inode::lookup(cluster, op, name, &which).await {
-                Ok(found) if found == vid => {}
-                Ok(_) => return Ok(()),
-                result if is_gone(&result) => return Ok(()),
+                Ok(found) if found == vid => continue,
+                Ok(_) => {}
+                result if is_gone(&result) => {}
                 Err(error) => return Err(error),
             }
+            // Those of a snapshot may be others' as well.
+            if !header.is_snapshot() {
+                self.wait_for_deletion(op, vid, &own).await?;
+            }
+            return Ok(());
         }
         Err(Error::Io("another client writes to the VDI that is being deleted"))
     }
@@ -231,22 +238,24 @@ fn is_gone<T>(result: &Result<T>) -> bool {
 }
 
 /// Zeroes a range of a map's entries: the server releases the objects they name. Broken off at any
-/// point it can be begun again.
+/// point it can be begun again. Returns the indexes whose objects were the VDI's own.
 pub(super) async fn empty_map(
     cluster: &Cluster,
     op: &Op,
     vid: Vid,
     range: Range<u32>,
     ghosts: &Ghosts,
-) -> Result<()> {
+) -> Result<Vec<u32>> {
+    let mut own = Vec::new();
     for first in range.clone().step_by(SCAN as usize) {
         let len = SCAN.min(range.end - first);
         let entries = inode::read_entries(cluster, op, vid, first, len).await?;
+        own.extend((first..).zip(&entries).filter(|(_, e)| **e == vid.get()).map(|(i, _)| i));
         for (start, len) in runs(&entries, EMPTY_RUN) {
             write_run(cluster, op, vid, first + start as u32, &vec![0; len], ghosts).await?;
         }
     }
-    Ok(())
+    Ok(own)
 }
 
 /// The nonzero entries as runs (start, length) from one nonzero entry to another, of at most `max`

@@ -110,6 +110,11 @@ impl Client {
         let _quiet = match &open {
             Some(vdi) => {
                 let quiet = vdi.gate.close().await;
+                let view = vdi.view();
+                if (view.shift, view.store_policy) != (header.block_size_shift, STORE_ARRAY) {
+                    // The handle could not go on.
+                    return Err(Error::Refused(Refusal::Open));
+                }
                 vdi.clear_up_all(cluster, op).await?;
                 Some(quiet)
             }
