@@ -26,17 +26,20 @@ transcript-dog-geometry transcript-qemu: superset := --superset
 .DEFAULT_GOAL := build
 .NOTPARALLEL: # cargo, cmake and ctest use all processors themselves
 .DELETE_ON_ERROR:
-.PHONY: help deps deps-demo build demo test lint test-rust test-c test-c-mimic test-valgrind test-asan \
-        check-symbols test-install test-readme transcripts soak install uninstall clean cargo
+.PHONY: help deps deps-demo build demo test lint test-rust test-c test-c-mimic test-valgrind \
+        test-asan test-tsan check-symbols test-install test-readme test-tgt transcripts soak \
+        install uninstall clean cargo
 
 help:
 	@echo 'make build          the library, build/lib, and the server lamb, build/bin'
 	@echo 'make demo           stores a file (FILE=...) in a VDI and reads it back'
 	@echo 'make test           every test there is; the parts:'
 	@echo '    lint test-rust test-c test-c-mimic test-valgrind check-symbols test-install test-readme'
-	@echo '    transcripts (or one: transcript-qemu)'
+	@echo '    test-tgt transcripts (or one: transcript-qemu)'
 	@echo 'make test-c         the C tests (SD_TEST_ADDR=host:port for a server other than lamb)'
 	@echo 'make test-asan      the C tests with the address and undefined behaviour sanitizers'
+	@echo 'make test-tsan      the C tests with the thread sanitizer (a nightly toolchain)'
+	@echo 'make test-tgt       a SCSI test suite against tgtd, a Sheepdog client of others, on lamb'
 	@echo 'make soak           two random clients against a model (SOAK_SECONDS, SD_TEST_ADDR)'
 	@echo 'make install        to PREFIX ($(PREFIX)), below DESTDIR; also libdir includedir bindir mandir'
 	@echo 'make uninstall      takes that away again'
@@ -94,8 +97,8 @@ demo: deps-demo build build/examples/quickstart
 
 # --- Testing ---
 
-test: deps build lint test-rust test-c test-c-mimic test-valgrind check-symbols test-install test-readme \
-      transcripts
+test: deps build lint test-rust test-c test-c-mimic test-valgrind check-symbols test-install \
+      test-readme test-tgt transcripts
 	@echo 'make test: everything passed'
 
 lint:
@@ -118,6 +121,7 @@ soak: build
 	    $(if $(SD_TEST_STORE_DIR),SD_TEST_STORE_DIR=$(SD_TEST_STORE_DIR)) \
 	    $(CARGO) test --test model -- --nocapture
 
+comma := ,
 # $(call c-tests,BUILD DIRECTORY,OPTIONS OF c-tests/CMakeLists.txt)
 define c-tests
 	cmake -S c-tests -B build/$(1) -DSHEEPDOG_LIBRARY=$(CURDIR)/build/lib/libsheepdog.so \
@@ -138,7 +142,24 @@ test-valgrind: build
 	$(call c-tests,c-tests-valgrind,-DVALGRIND=ON)
 
 test-asan: build
-	$(call c-tests,c-tests-asan,-DSANITIZE=ON)
+	$(call c-tests,c-tests-asan,-DSANITIZE=address$(comma)undefined)
+
+# The library, and the standard library below it, are compiled anew, with rustc's own sanitizer:
+# that takes a nightly toolchain with its sources (rustup component add rust-src).
+tsan_target  := $(shell rustc -vV | sed -n 's/^host: //p')
+tsan_runtime := lib/rustlib/$(tsan_target)/lib/librustc-nightly_rt.tsan.a
+test-tsan: build
+	RUSTFLAGS=-Zsanitizer=thread CARGO_PROFILE_RELEASE_LTO=off CARGO_TARGET_DIR=build/tsan \
+	    $(CARGO) +nightly build --release --package libsheepdog -Zbuild-std --target $(tsan_target)
+	@mkdir -p build/lib-tsan
+	$(CC) -shared -o build/lib-tsan/libsheepdog.so \
+	    -Wl,--version-script=src/libsheepdog.map,-soname,$(soname),-z,nodelete \
+	    -Wl,--whole-archive build/tsan/$(tsan_target)/release/libsheepdog.a \
+	    -Wl,--no-whole-archive -lgcc_s -lm
+	ln -sf libsheepdog.so build/lib-tsan/$(soname)
+	$(call c-tests,c-tests-tsan,-DSANITIZE=thread \
+	    -DSHEEPDOG_LIBRARY=$(CURDIR)/build/lib-tsan/libsheepdog.so \
+	    -DSANITIZER_RUNTIME=$$(rustc +nightly --print sysroot)/$(tsan_runtime))
 
 check-symbols: build
 	tools/check-symbols.sh $(shared)
@@ -148,6 +169,9 @@ test-install: build
 
 test-readme: build
 	tools/test-readme.sh
+
+test-tgt: build
+	tools/test-tgt.sh
 
 transcripts: $(addprefix transcript-,$(transcripts))
 transcript-%: build

@@ -19,10 +19,9 @@ pub(super) const TICK: Duration = Duration::from_millis(20);
 const POLL_LIMIT: Duration = Duration::from_secs(60);
 /// One receive call takes up to this much; what is larger goes to the caller's buffer directly.
 const INBOX_LEN: usize = 64 * 1024;
-/// Receive calls of one link in one dispatch.
-const MAX_RECEIVES: usize = 8;
-/// Receive calls for one caller's buffer before others get a turn at the connection's state.
-const MAX_DIRECT: usize = 16;
+/// After so much from one link others get a turn: the program's callbacks, and threads that want
+/// to send.
+const MAX_RECEIVED: usize = 2 << 20;
 
 /// What the leader receives into, and whom it has to wake.
 pub(super) struct Inbox {
@@ -159,11 +158,12 @@ impl Cluster {
         };
         for (link, socket, up) in links {
             if up {
-                for _ in 0..MAX_RECEIVES {
+                let mut total = 0;
+                loop {
                     let received = socket.recv(&mut inbox.bytes, false);
                     let full = received.as_ref().is_ok_and(|n| *n == INBOX_LEN);
-                    self.received(link, received, inbox);
-                    if !full {
+                    total += self.received(link, received, inbox);
+                    if !full || total >= MAX_RECEIVED {
                         break;
                     }
                 }
@@ -228,24 +228,27 @@ impl Cluster {
         }
     }
 
-    /// Bytes have come in on a link, or its end.
-    fn received(&self, id: LinkId, received: io::Result<usize>, inbox: &mut Inbox) {
+    /// Bytes have come in on a link, or its end. How many, with those that were received directly
+    /// then.
+    fn received(&self, id: LinkId, received: io::Result<usize>, inbox: &mut Inbox) -> usize {
         let mut core = lock(&self.core);
-        let Some(link) = core.up(id) else { return };
+        let Some(link) = core.up(id) else { return 0 };
         if received.is_ok() {
             link.last_received = Instant::now();
         }
         let fed = match received {
             Ok(0) => Err(closed()),
-            Ok(n) => link.wire.feed(&inbox.bytes[..n]).map_err(End::Corrupt),
-            Err(e) if is_retry(&e) => return,
+            Ok(n) => link.wire.feed(&inbox.bytes[..n]).map(|()| n).map_err(End::Corrupt),
+            Err(e) if is_retry(&e) => return 0,
             Err(e) => Err(End::Broken(e.to_string())),
         };
-        let result = fed.and_then(|()| core.receive_direct(id.key, &mut inbox.bytes));
-        if let Err(end) = result {
+        let result = fed.and_then(|n| Ok(n + core.receive_direct(id.key, &mut inbox.bytes)?));
+        let total = result.unwrap_or_else(|end| {
             core.fail(id.key, end);
-        }
+            0
+        });
         core.collect(id.key, inbox);
+        total
     }
 }
 
@@ -254,15 +257,17 @@ fn closed() -> End {
 }
 
 impl Core {
-    /// While a large payload is coming in, receives it where it belongs.
-    fn receive_direct(&mut self, key: usize, scratch: &mut [u8]) -> Result<(), End> {
+    /// While large payloads are coming in, receives them where they belong. How many bytes.
+    fn receive_direct(&mut self, key: usize, scratch: &mut [u8]) -> Result<usize, End> {
         let link = &mut self.links[key];
-        for _ in 0..MAX_DIRECT {
+        let mut total = 0;
+        while total < MAX_RECEIVED {
             let Some((buf, range)) = link.wire.direct() else { break };
             let wanted = range.len();
             match link.socket.recv_scattered(buf, range, scratch) {
                 Ok(0) => return Err(closed()),
                 Ok(n) => {
+                    total += n;
                     link.wire.filled(n.min(wanted));
                     if n > wanted {
                         link.wire.feed(&scratch[..n - wanted]).map_err(End::Corrupt)?;
@@ -272,7 +277,7 @@ impl Core {
                 Err(e) => return Err(End::Broken(e.to_string())),
             }
         }
-        Ok(())
+        Ok(total)
     }
 
     fn flush_all(&mut self, inbox: &mut Inbox) {
