@@ -6,6 +6,7 @@
 //! - Requests of one connection run in any order, also on one object (0.5).
 //! - A snapshot overwrites map updates that race with it (4.2); its inode stays writable (4.5).
 //! - DEL_VDI of a VDI whose map is not empty succeeds, hides the VDI, and deletes nothing (4.11).
+//! - Objects may be created for a VDI that was deleted (4.4).
 //! - FLUSH_VDI fails with INVALID_PARMS (4.8); attributes and VM states outlive their VDI.
 
 use std::io;

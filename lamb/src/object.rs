@@ -65,7 +65,12 @@ impl Cluster {
             OidKind::Btree => BTREE_LEN,
             _ => self.data_len(oid, state.as_deref())?,
         };
-        if kind == OidKind::Data && state.is_some_and(|s| s.is_frozen() && !s.loading) {
+        let frozen = |state: &State| match self.mimic {
+            // Nothing keeps objects from being created for a VDI that was deleted (4.4).
+            Some(_) => state.header.is_snapshot(),
+            None => state.is_frozen(),
+        };
+        if kind == OidKind::Data && state.is_some_and(|s| frozen(&s) && !s.loading) {
             return Err(SdResult::READONLY);
         }
         check_end(offset, data.len(), len)?;

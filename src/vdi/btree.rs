@@ -16,11 +16,10 @@ use std::collections::HashMap;
 use sheepdog_proto::btree::{
     self, BadNode, Child, EMPTY_ROOT, HEADER_LEN, Leaf, MAX_CHILDREN, MAX_LEAVES, Node,
 };
-use sheepdog_proto::header::ObjArm;
 use sheepdog_proto::inode::{BTREE_COUNTER_OFFSET, MAP_OFFSET};
-use sheepdog_proto::{Oid, Request, SdResult, Vid, op};
+use sheepdog_proto::{Oid, SdResult, Vid, op};
 
-use super::inode::{answered, read_object, write_request};
+use super::inode::{answered, read_object, remove_request, write_request};
 use super::map::IndexHold;
 use super::{Vdi, View};
 use crate::cluster::{Backoff, Call, Cluster, Ghosts, Op};
@@ -578,9 +577,8 @@ pub(super) async fn remove_object(
     oid: Oid,
     ghosts: &Ghosts,
 ) -> Result<()> {
-    let arm = ObjArm { oid: oid.0.into(), ..Default::default() };
-    let request = Request::new(op::REMOVE_OBJ, 0, arm);
-    match cluster.call(op, Call::new(request).resendable().tracked(ghosts)).await {
+    let call = Call::new(remove_request(oid)).resendable().tracked(ghosts);
+    match cluster.call(op, call).await {
         result if answered(&result, SdResult::NO_OBJ) => Ok(()),
         result => result.map(drop),
     }

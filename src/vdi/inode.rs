@@ -85,6 +85,11 @@ pub fn answered<T>(result: &Result<T>, code: SdResult) -> bool {
     result.as_ref().err().and_then(Error::server_result) == Some(code)
 }
 
+/// Whether a server said that there is no such VDI or snapshot.
+pub fn is_gone<T>(result: &Result<T>) -> bool {
+    answered(result, SdResult::NO_VDI) || answered(result, SdResult::NO_TAG)
+}
+
 fn vid_of(reply: &crate::wire::Reply) -> Result<Vid> {
     reply.header.vdi().vid().ok_or(Error::BadReply("a VDI id that cannot be"))
 }
@@ -254,6 +259,11 @@ pub async fn write_entries(
     let bytes: Vec<u8> = entries.iter().flat_map(|e| e.to_le_bytes()).collect();
     let request = write_request(op::WRITE_OBJ, vid.inode(), None, map_entry_offset(first));
     cluster.call(op, Call::new(request).payload(bytes).tracked(ghosts)).await.map(drop)
+}
+
+/// A request that removes an object which nothing names (4.6).
+pub fn remove_request(oid: Oid) -> Request {
+    Request::new(op::REMOVE_OBJ, 0, ObjArm { oid: oid.0.into(), ..Default::default() })
 }
 
 /// READ_VDIS or READ_DEL_VDIS: a bit for each VDI id (4.12).

@@ -174,13 +174,7 @@ impl Vdi {
             let result = self.write_once(cluster, op, &view, index, offset, &buf).await;
             // Whoever refreshes must close the gate, with this writer outside.
             drop(pass);
-            let cause = match result {
-                Ok(Written::Stable) => return Ok(()),
-                Ok(Written::Frozen) => Cause::Frozen,
-                Ok(Written::Gone(entry)) => Cause::Gone { index, entry },
-                result if answered(&result, SdResult::READONLY) => Cause::Frozen,
-                Err(error) => return Err(error),
-            };
+            let Some(cause) = Cause::of(result, index)? else { return Ok(()) };
             Box::pin(self.refresh(cluster, op, &view, cause, &mut retries)).await?;
         }
     }
@@ -265,7 +259,7 @@ impl Vdi {
         }
         match self.update_entry(cluster, op, view, hold, entry, view.vid.get()).await {
             Ok(()) => {}
-            result if answered(&result, SdResult::READONLY) => return Ok(Written::Frozen),
+            result if answered(&result, SdResult::READONLY) => return Ok(Written::Stray),
             Err(error) => return Err(error),
         }
         match self.standing(cluster, op, view, hold.index).await? {
@@ -278,7 +272,7 @@ impl Vdi {
             }
             Standing::Current { object: true, .. } => Ok(Written::Stable),
             Standing::Current { object: false, .. } => Ok(Written::Gone(view.vid.get())),
-            Standing::Frozen => Ok(Written::Frozen),
+            Standing::Frozen => Ok(Written::Stray),
         }
     }
 
@@ -483,6 +477,8 @@ pub(super) enum Written {
     Stable,
     /// The VDI has become a snapshot, or is gone.
     Frozen,
+    /// And before that was found out an object was created there.
+    Stray,
     /// The object that the entry names does not exist.
     Gone(u32),
 }

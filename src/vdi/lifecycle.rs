@@ -7,7 +7,7 @@ use sheepdog_proto::inode::{STORE_ARRAY, STORE_BTREE, max_size, object_count};
 use sheepdog_proto::{DEFAULT_BLOCK_SIZE_SHIFT, MAX_COPIES, SdResult, Vid, erasure_policy, op};
 
 use super::generation::Generation;
-use super::inode::{self, Name, Which, answered, write_request};
+use super::inode::{self, Name, Which, answered, is_gone, write_request};
 use super::{Client, Vdi, btree};
 use crate::cluster::{Backoff, Call, Cluster, Ghosts, Op};
 use crate::error::{Error, Refusal, Result};
@@ -231,11 +231,6 @@ impl Client {
 
 /// How often a deletion finds that entries were stored meanwhile.
 const MAX_ATTEMPTS: usize = 10;
-
-/// Whether a server said that there is no such VDI or snapshot.
-fn is_gone<T>(result: &Result<T>) -> bool {
-    answered(result, SdResult::NO_VDI) || answered(result, SdResult::NO_TAG)
-}
 
 /// Zeroes a range of a map's entries: the server releases the objects they name. Broken off at any
 /// point it can be begun again. Returns the indexes whose objects were the VDI's own.

@@ -81,13 +81,7 @@ impl Vdi {
                 self.zero_once(cluster, op, &view, &piece).await
             };
             drop(pass);
-            let cause = match result {
-                Ok(Written::Stable) => return Ok(()),
-                Ok(Written::Frozen) => Cause::Frozen,
-                Ok(Written::Gone(entry)) => Cause::Gone { index: piece.index, entry },
-                result if answered(&result, SdResult::READONLY) => Cause::Frozen,
-                Err(error) => return Err(error),
-            };
+            let Some(cause) = Cause::of(result, piece.index)? else { return Ok(()) };
             self.refresh(cluster, op, &view, cause, &mut retries).await?;
         }
     }

@@ -2,11 +2,12 @@
 //! discarded parts of it (5.3, 5.7).
 
 use sheepdog_proto::inode::STORE_ARRAY;
-use sheepdog_proto::{InodeHeader, Vid};
+use sheepdog_proto::{InodeHeader, SdResult, Vid};
 
-use super::inode;
+use super::inode::{self, answered, is_gone};
+use super::io::Written;
 use super::{Vdi, View, Which};
-use crate::cluster::{Backoff, Cluster, Op};
+use crate::cluster::{Backoff, Call, Cluster, Ghosts, Op};
 use crate::error::{Error, Refusal, Result};
 use crate::exec::lock;
 
@@ -21,8 +22,24 @@ const MAX_TRANSIENT: usize = 10;
 pub enum Cause {
     /// A write was refused since the VDI is a snapshot now.
     Frozen,
+    /// And before that an object was created for `index`.
+    Stray { index: u32 },
     /// The object that `entry` names for `index` does not exist.
     Gone { index: u32, entry: u32 },
+}
+
+impl Cause {
+    /// What came of a change at `index`; None: it is done.
+    pub(super) fn of(result: Result<Written>, index: u32) -> Result<Option<Cause>> {
+        match result {
+            Ok(Written::Stable) => Ok(None),
+            Ok(Written::Frozen) => Ok(Some(Cause::Frozen)),
+            Ok(Written::Stray) => Ok(Some(Cause::Stray { index })),
+            Ok(Written::Gone(entry)) => Ok(Some(Cause::Gone { index, entry })),
+            result if answered(&result, SdResult::READONLY) => Ok(Some(Cause::Frozen)),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// What an operation has gone through already.
@@ -36,6 +53,26 @@ pub struct Retries {
 impl Vdi {
     /// Finds out what the VDI is now. Success means that repeating the operation makes sense.
     pub(super) async fn refresh(
+        &self,
+        cluster: &Cluster,
+        op: &Op,
+        seen: &View,
+        cause: Cause,
+        retries: &mut Retries,
+    ) -> Result<()> {
+        let result = self.find_out(cluster, op, seen, cause, retries).await;
+        // Else the snapshot may still be under way, and change the map.
+        let is_over = result.is_ok() || is_gone(&result);
+        if let Cause::Stray { index } = cause
+            && is_over
+            && let Err(e) = self.remove_stray(cluster, op, seen, index).await
+        {
+            log::warn!("VDI {}: an object that nothing names stays: {e}", self.name);
+        }
+        result
+    }
+
+    async fn find_out(
         &self,
         cluster: &Cluster,
         op: &Op,
@@ -66,7 +103,7 @@ impl Vdi {
                     return self.install(vid, header, retries);
                 }
                 Ok(header) => match cause {
-                    Cause::Frozen => {}
+                    Cause::Frozen | Cause::Stray { .. } => {}
                     Cause::Gone { index, entry } => {
                         if self.stored_entry(cluster, op, vid, &header, index).await? == entry {
                             return Err(Error::Io("an object that the map names is gone"));
@@ -82,6 +119,35 @@ impl Vdi {
             if retries.transient > MAX_TRANSIENT || !backoff.wait(cluster, op).await? {
                 return Err(Error::Io("the VDI is read-only, and nothing says why"));
             }
+        }
+    }
+
+    /// Removes the object that was created for a VDI which was frozen or deleted meanwhile, unless
+    /// its map names it: a snapshot overwrites map updates that race with it (4.2), and a deletion
+    /// does not see those that come after it.
+    async fn remove_stray(
+        &self,
+        cluster: &Cluster,
+        op: &Op,
+        seen: &View,
+        index: u32,
+    ) -> Result<()> {
+        if seen.store_policy != STORE_ARRAY {
+            return Ok(());
+        }
+        let (vid, ghosts) = (seen.vid, Ghosts::default());
+        let entry = inode::read_entries(cluster, op, vid, index, 1).await?[0];
+        // Afterwards: of a VDI that got the id of the old one (3.4) the entry says nothing.
+        let header = inode::read_header(cluster, op, vid).await?;
+        if header.is_deleted() && entry == vid.get() {
+            // The server removes what the entry named.
+            inode::write_entries(cluster, op, vid, index, &[0], &ghosts).await
+        } else if (header.is_deleted() || header.is_snapshot()) && entry != vid.get() {
+            // Never sent again: later it might meet another object.
+            let call = Call::new(inode::remove_request(vid.data(index)));
+            cluster.call(op, call).await.map(drop)
+        } else {
+            Ok(())
         }
     }
 
