@@ -1,6 +1,7 @@
 #include "versions.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define BLOCK 4096
@@ -85,18 +86,31 @@ unsigned versions_wait(struct versions *versions)
     return until;
 }
 
-void versions_snapshot(struct versions *versions, sd_t sd, sd_vdi_t vdi)
+const char *versions_before_snapshot(struct versions *versions)
 {
-    size_t i = versions->snapshot_count++;
+    size_t i = versions->snapshot_count;
 
-    CHECK(i < VERSIONS_SNAPSHOTS);
+    versions->snapshots = realloc(versions->snapshots, (i + 1) * sizeof *versions->snapshots);
+    CHECK(versions->snapshots);
     snprintf(versions->snapshots[i].tag, sizeof versions->snapshots[i].tag, "tag-%zu", i);
     versions_wait(versions);
     for (int block = 0; block < VERSIONS_BLOCKS; block++)
         versions->snapshots[i].least[block] = atomic_load(&versions->returned[block]);
-    OK(sd_snapshot_create(sd, vdi, versions->snapshots[i].tag, NULL));
+    return versions->snapshots[i].tag;
+}
+
+void versions_after_snapshot(struct versions *versions)
+{
+    size_t i = versions->snapshot_count++;
+
     for (int block = 0; block < VERSIONS_BLOCKS; block++)
         versions->snapshots[i].most[block] = atomic_load(&versions->begun[block]);
+}
+
+void versions_snapshot(struct versions *versions, sd_t sd, sd_vdi_t vdi)
+{
+    OK(sd_snapshot_create(sd, vdi, versions_before_snapshot(versions), NULL));
+    versions_after_snapshot(versions);
 }
 
 void versions_finish(struct versions *versions)
@@ -109,19 +123,11 @@ void versions_finish(struct versions *versions)
     pthread_mutex_destroy(&versions->lock);
 }
 
-void versions_check(struct versions *versions, sd_t sd, const char *name)
+void versions_check_snapshots(struct versions *versions, sd_t sd, const char *name)
 {
-    sd_t third = connect_to_server();
-    sd_vdi_t vdi;
-
-    for (unsigned block = 0; block < VERSIONS_BLOCKS; block++) {
-        unsigned version = read_version(versions->sd, versions->vdi, block);
-        if (version != versions->returned[block])
-            fail(__FILE__, __LINE__, "block %u of the writer's VDI is version %u, not %u", block,
-                 version, versions->returned[block]);
-    }
     for (size_t i = 0; i < versions->snapshot_count; i++) {
-        vdi = open_snapshot(sd, name, versions->snapshots[i].tag);
+        sd_vdi_t vdi = open_snapshot(sd, name, versions->snapshots[i].tag);
+
         for (unsigned block = 0; block < VERSIONS_BLOCKS; block++) {
             unsigned version = read_version(sd, vdi, block);
             if (version < versions->snapshots[i].least[block] ||
@@ -132,15 +138,32 @@ void versions_check(struct versions *versions, sd_t sd, const char *name)
         }
         OK(sd_vdi_close(&vdi));
     }
+    versions->snapshot_count = 0;
+}
+
+/* The VDI holds the last version of each block that was written. */
+static void check_last(struct versions *versions, sd_t sd, sd_vdi_t vdi, const char *whose)
+{
+    for (unsigned block = 0; block < VERSIONS_BLOCKS; block++) {
+        unsigned version = read_version(sd, vdi, block);
+        if (version != versions->returned[block])
+            fail(__FILE__, __LINE__, "block %u of the %s VDI is version %u, not %u", block, whose,
+                 version, versions->returned[block]);
+    }
+}
+
+void versions_check(struct versions *versions, sd_t sd, const char *name)
+{
+    sd_t third = connect_to_server();
+    sd_vdi_t vdi;
+
+    check_last(versions, versions->sd, versions->vdi, "writer's");
+    versions_check_snapshots(versions, sd, name);
+    free(versions->snapshots);
 
     /* What the servers hold, without what the writer knows. */
     OK(sd_vdi_close(&versions->vdi));
     OK(sd_vdi_open(third, name, &vdi));
-    for (unsigned block = 0; block < VERSIONS_BLOCKS; block++) {
-        unsigned version = read_version(third, vdi, block);
-        if (version != versions->returned[block])
-            fail(__FILE__, __LINE__, "block %u of the VDI is version %u, not %u", block, version,
-                 versions->returned[block]);
-    }
+    check_last(versions, third, vdi, "servers'");
     OK(sd_close(&third));
 }

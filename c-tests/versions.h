@@ -13,7 +13,6 @@
 #define VERSIONS_SIZE (VERSIONS_OBJECTS * OBJECT)
 #define VERSIONS_THREADS 4
 #define VERSIONS_BLOCKS (VERSIONS_OBJECTS * VERSIONS_THREADS * 2) /* each in one object */
-#define VERSIONS_SNAPSHOTS 32
 
 struct versions {
     sd_t sd;
@@ -27,7 +26,7 @@ struct versions {
     struct {
         char tag[16];
         unsigned least[VERSIONS_BLOCKS], most[VERSIONS_BLOCKS];
-    } snapshots[VERSIONS_SNAPSHOTS];
+    } *snapshots;
     size_t snapshot_count;
 };
 
@@ -37,8 +36,13 @@ void versions_start(struct versions *versions, sd_t sd, sd_vdi_t vdi);
 unsigned versions_wait(struct versions *versions);
 /* Lets the threads write for a while, then takes a snapshot through another handle on the VDI. */
 void versions_snapshot(struct versions *versions, sd_t sd, sd_vdi_t vdi);
+/* The same in two steps: somebody else takes the snapshot, with that tag, between them. */
+const char *versions_before_snapshot(struct versions *versions);
+void versions_after_snapshot(struct versions *versions);
+/* The snapshots since the last call hold what they have to. */
+void versions_check_snapshots(struct versions *versions, sd_t sd, const char *name);
 void versions_finish(struct versions *versions);
-/* Every snapshot and the VDI hold what they have to. Closes the VDI. */
+/* So do those that are left, and the VDI. Closes the VDI. */
 void versions_check(struct versions *versions, sd_t sd, const char *name);
 
 #endif
