@@ -16,6 +16,7 @@ use std::collections::HashSet;
 use std::env;
 use std::io::{IoSlice, IoSliceMut};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -23,8 +24,10 @@ use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner
 
 use common::api::{self, Code, Info, Sd, Vdi, Which};
 use common::family::{Family, Inode};
+use common::rules::Rules;
 use common::server::{self, Objects, Server};
 use common::steps::{Action, By, CLIENTS, LETTERS, MAX_SIZE, MIB, Step, steps};
+use wolf::Wolf;
 
 const TAGS: [&str; 3] = ["one", "two", "dreißig"];
 const KEYS: [&str; 2] = ["owner", "Schlüssel"];
@@ -33,6 +36,8 @@ const FUA: i32 = 1;
 const CHECK_EVERY: usize = 10;
 /// Steps of a run, unless the environment says otherwise.
 const STEPS: usize = 2000;
+/// Cases that are played under the eyes of [`Rules`].
+const WATCHED_CASES: u64 = 5;
 /// Handles that a client has on one working VDI.
 const MAX_HANDLES: usize = 2;
 
@@ -905,4 +910,20 @@ fn a_server_that_mimics_sheepdog_1_0_is_no_worse() {
         return;
     }
     run(&Server::lamb(&["--mimic-1.0"]));
+}
+
+#[test]
+fn no_request_breaks_a_rule_of_the_servers() {
+    if Server::from_env().is_some() {
+        return;
+    }
+    let server = Server::lamb(&["--mimic-1.0"]);
+    let rules = Arc::new(Rules::new(server.socket_address()));
+    let wolf = Wolf::start(server.socket_address(), rules.clone()).expect("a port");
+    let server = server.behind(wolf.address());
+    let default_size = default_object_size(&server);
+    for seed in 1..=WATCHED_CASES {
+        play_case(&server, default_size, seed);
+        assert_eq!(rules.broken(), [""; 0], "SD_SEED={seed}");
+    }
 }

@@ -5,6 +5,7 @@
 # what that one uses. Does nothing where nothing is missing. The event libraries are for the tests
 # and the examples alone.
 set -eu
+PATH="$PATH:/usr/sbin" # where tgtd is
 
 if ! command -v cargo >/dev/null; then
     echo "deps: cargo is missing; https://rustup.rs installs the Rust toolchain" >&2
@@ -16,7 +17,7 @@ commands="cc:gcc"
 libraries=
 if [ "${1:-}" != demo ]; then
     commands="$commands g++:g++ readelf:binutils cmake:cmake pkg-config:pkg-config python3:python3
-        valgrind:valgrind"
+        valgrind:valgrind tgtd:tgt iscsi-test-cu:libiscsi-bin"
     libraries="libevent_core:libevent-dev libuv:libuv1-dev glib-2.0:libglib2.0-dev"
     echo '#include <ev.h>' | cc -E -x c - >/dev/null 2>&1 || packages="$packages libev-dev"
     # Where bindgen looks for it, with which tests compare declarations with the libraries' headers.
@@ -44,3 +45,7 @@ echo "deps: installing with apt-get:$packages"
 $as_root apt-get update -q
 # shellcheck disable=SC2086 # a list of names
 $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $packages
+# The package tgt also starts a server, on all addresses. The tests need none but their own.
+case $packages in
+*" tgt"*) [ ! -d /run/systemd/system ] || $as_root systemctl disable --now tgt.service ;;
+esac

@@ -10,7 +10,7 @@ set -eu
 lamb=${LAMB:-$(dirname "$0")/../build/bin/lamb}
 directory=$(mktemp -d)
 pid=
-trap '[ -z "$pid" ] || kill -KILL "$pid"; rm -rf "$directory"' EXIT
+trap '[ -z "$pid" ] || { kill -KILL "$pid"; wait "$pid" || :; }; rm -rf "$directory"' EXIT
 trap 'exit 130' HUP INT TERM
 
 mkdir "$directory/store"

@@ -5,6 +5,8 @@
 
 // The only way to the C functions.
 #![allow(unsafe_code)]
+// Each test program uses its own part of this.
+#![allow(dead_code)]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fmt;
@@ -113,6 +115,12 @@ impl Sd {
         let mut sd = null_mut();
         sd!(sd_init(c(address).as_ptr(), &mut sd))?;
         Ok(Sd(sd))
+    }
+
+    /// Milliseconds; 0: none.
+    pub fn set_timeout(&self, ms: u32) {
+        // SAFETY: a handle and a number.
+        unsafe { sd_set_timeout(self.0, ms) };
     }
 
     /// `object_size` None: by sd_vdi_create(), as the cluster has it.
@@ -411,6 +419,7 @@ unsafe extern "C" {
     fn sd_strerror(result: c_int) -> Text;
     fn sd_init(addr: Text, sd: *mut Handle) -> c_int;
     fn sd_close(sd: *mut Handle) -> c_int;
+    fn sd_set_timeout(sd: Handle, ms: u32) -> c_int;
     fn sd_vdi_create(
         sd: Handle,
         name: Text,

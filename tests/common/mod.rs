@@ -3,5 +3,6 @@
 
 pub mod api;
 pub mod family;
+pub mod rules;
 pub mod server;
 pub mod steps;

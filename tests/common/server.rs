@@ -1,9 +1,13 @@
 //! The server under test: a lamb of the test's own, or the cluster at SD_TEST_ADDR.
 
+// Each test program uses its own part of this.
+#![allow(dead_code)]
+
 use std::collections::HashSet;
 use std::env;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -35,6 +39,16 @@ impl Server {
     pub fn lamb(arguments: &[&str]) -> Server {
         let (lamb, address) = Lamb::start(arguments);
         Server { gateways: vec![address], store: Some(lamb.dir.clone()), lamb: Some(lamb) }
+    }
+
+    /// The same, with clients sent to another address.
+    pub fn behind(self, address: SocketAddr) -> Server {
+        Server { gateways: vec![address.to_string()], ..self }
+    }
+
+    /// Where the lamb listens.
+    pub fn socket_address(&self) -> SocketAddr {
+        self.gateways[0].parse().expect("a lamb's address")
     }
 
     /// The address for client number `client`: each begins with another gateway.
