@@ -1,8 +1,5 @@
 //! The server under test: a lamb of the test's own, or the cluster at SD_TEST_ADDR.
 
-// Each test program uses its own part of this.
-#![allow(dead_code)]
-
 use std::collections::HashSet;
 use std::env;
 use std::fs;
