@@ -18,8 +18,9 @@ shared  := build/lib/libsheepdog.so.$(version)
 # The file that `make demo` stores and reads back.
 FILE ?= $(shared)
 
-# Sessions recorded with the real server that lamb has to answer in the same way. --superset lets it
-# really delete a VDI where the real server only says so (protocol.md 4.11, 6.3).
+# Sessions recorded with the real server that lamb has to answer in the same way, with --mimic-1.0
+# entirely. --superset lets it really delete a VDI where the real server only says so (protocol.md
+# 4.11, 6.3).
 transcripts := dog-basic dog-errors dog-admin tgt dog-geometry qemu
 transcript-dog-geometry transcript-qemu: superset := --superset
 
@@ -36,7 +37,8 @@ help:
 	@echo 'make test           every test there is; the parts:'
 	@echo '    lint test-rust test-c test-c-mimic test-valgrind check-symbols test-install test-readme'
 	@echo '    test-tgt transcripts (or one: transcript-qemu)'
-	@echo 'make test-c         the C tests (SD_TEST_ADDR=host:port for a server other than lamb)'
+	@echo 'make test-c         the C tests (SD_TEST_ADDR=host:port for a server other than lamb,'
+	@echo '                    SD_TEST_DOG=path of its dog for the tests of both on one cluster)'
 	@echo 'make test-asan      the C tests with the address and undefined behaviour sanitizers'
 	@echo 'make test-tsan      the C tests with the thread sanitizer (a nightly toolchain)'
 	@echo 'make test-tgt       a SCSI test suite against tgtd, a Sheepdog client of others, on lamb'
@@ -146,8 +148,8 @@ test-asan: build
 
 # The library, and the standard library below it, are compiled anew, with rustc's own sanitizer:
 # that takes a nightly toolchain with its sources (rustup component add rust-src).
-tsan_target  := $(shell rustc -vV | sed -n 's/^host: //p')
-tsan_runtime := lib/rustlib/$(tsan_target)/lib/librustc-nightly_rt.tsan.a
+tsan_target  = $(shell rustc -vV | sed -n 's/^host: //p')
+tsan_runtime = lib/rustlib/$(tsan_target)/lib/librustc-nightly_rt.tsan.a
 test-tsan: build
 	RUSTFLAGS=-Zsanitizer=thread CARGO_PROFILE_RELEASE_LTO=off CARGO_TARGET_DIR=build/tsan \
 	    $(CARGO) +nightly build --release --package libsheepdog -Zbuild-std --target $(tsan_target)
@@ -176,6 +178,8 @@ test-tgt: build
 transcripts: $(addprefix transcript-,$(transcripts))
 transcript-%: build
 	tools/with-lamb.sh python3 tests/transcripts/replay.py {} tests/transcripts/$*.jsonl $(superset)
+	LAMB_OPTION=--mimic-1.0 \
+	    tools/with-lamb.sh python3 tests/transcripts/replay.py {} tests/transcripts/$*.jsonl
 
 # --- Installing: what `make build` made, so that root needs no cargo ---
 

@@ -10,6 +10,7 @@ int main(void)
     const char *name = vdi_name("a");
     sd_vdi_t vdi = create_vdi(writer, name, SIZE), again;
 
+    need_removals();
     OK(sd_vdi_write(writer, vdi, "data", 4, 0, 0));
     OK(sd_vdi_write(writer, vdi, "data", 4, (off_t)OBJECT, 0));
     OK(sd_snapshot_create(writer, vdi, "tag", NULL));

@@ -12,6 +12,7 @@ int main(void)
     sd_vdi_t vdi = create_vdi(writer, name, 3 * OBJECT), seen;
     unsigned char data[PIECE];
 
+    need_removals();
     for (uint64_t round = 0; round < ROUNDS; round++) {
         size_t object = round % 3 * OBJECT;
 

@@ -16,6 +16,7 @@ int main(void)
     sd_vdi_t vdi = create_vdi(writer, name, SMALL), seen = open_second(other, name), snapshot;
     char byte;
 
+    need_removals();
     write_both(writer, vdi, model, 0, SMALL, 1);
     OK(sd_vdi_resize(other, seen, LARGE));
     write_both(writer, vdi, model, SMALL - 10, 3 * OBJECT, 2);

@@ -332,6 +332,12 @@ void need_object_sizes(sd_t sd)
     OK(sd_vdi_delete(sd, name));
 }
 
+void need_removals(void)
+{
+    if (getenv("SD_TEST_KEEPS_OBJECTS"))
+        skip("SD_TEST_KEEPS_OBJECTS says that the servers do not remove objects");
+}
+
 sd_vdi_t open_second(sd_t sd, const char *name)
 {
     sd_vdi_t vdi;

@@ -61,6 +61,9 @@ const char *unique_name(const char *test, const char *suffix);
 sd_vdi_t create_vdi(sd_t sd, const char *name, size_t size);
 /* Skips the test where the servers have no object sizes other than 4 MiB: before 1.0. */
 void need_object_sizes(sd_t sd);
+/* Skips the test with SD_TEST_KEEPS_OBJECTS in the environment: for servers that keep an object
+ * which no map names any more, as those of 0.8 do (protocol.md 7.1). */
+void need_removals(void);
 
 /* Opens a VDI that another client has open; skips the test where the cluster's locks forbid that. */
 sd_vdi_t open_second(sd_t sd, const char *name);

@@ -416,7 +416,8 @@ fn break_off(
         assert!(requests < 200, "it does not end");
         prepare(&safe);
         let sd = pasture.prey();
-        sd.set_timeout(100);
+        // Later runs have more to do before they are cut off, whatever else the machine does.
+        sd.set_timeout(100 + 20 * requests as u32);
         flock.left.store(requests, Ordering::Relaxed);
         flock.hunting.store(true, Ordering::Relaxed);
         let done = operation(&sd).is_ok();
