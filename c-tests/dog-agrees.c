@@ -94,10 +94,11 @@ int main(void)
     int snapshots = 0;
 
     need_dog();
+    sd = connect_to_server();
+    need_object_sizes(sd); /* older ones list VDIs in another way */
     CHECK(mkstemp(file) >= 0 && mkstemp(want_file) >= 0);
     setenv("SD_TEST_FILE", file, 1);
     setenv("SD_TEST_WANT", want_file, 1);
-    sd = connect_to_server();
     vdi = create_vdi(sd, name, SIZE);
 
     write_both(sd, vdi, model, 1000, 5000, 1);

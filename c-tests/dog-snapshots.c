@@ -21,6 +21,7 @@ int main(int argc, char **argv)
     need_dog();
     writer = connect_to_server();
     other = connect_to_server();
+    need_object_sizes(writer);
     OK(sd_vdi_create_ex(writer, name, VERSIONS_SIZE, &options, sizeof options, &vdi));
 
     versions_start(&versions, writer, vdi);

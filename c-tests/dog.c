@@ -9,7 +9,9 @@
 
 void need_dog(void)
 {
-    if (!getenv("SD_TEST_DOG") || !getenv("SD_TEST_ADDR"))
+    const char *path = getenv("SD_TEST_DOG");
+
+    if (!path || !*path || !getenv("SD_TEST_ADDR"))
         skip("SD_TEST_DOG does not name the dog of the server at SD_TEST_ADDR");
 }
 
