@@ -259,7 +259,7 @@ impl Vdi {
         }
         match self.update_entry(cluster, op, view, hold, entry, view.vid.get()).await {
             Ok(()) => {}
-            result if answered(&result, SdResult::READONLY) => return Ok(Written::Stray),
+            result if answered(&result, SdResult::READONLY) => return Ok(Written::Stray(entry)),
             Err(error) => return Err(error),
         }
         match self.standing(cluster, op, view, hold.index).await? {
@@ -272,7 +272,7 @@ impl Vdi {
             }
             Standing::Current { object: true, .. } => Ok(Written::Stable),
             Standing::Current { object: false, .. } => Ok(Written::Gone(view.vid.get())),
-            Standing::Frozen => Ok(Written::Stray),
+            Standing::Frozen => Ok(Written::Stray(entry)),
         }
     }
 
@@ -477,8 +477,8 @@ pub(super) enum Written {
     Stable,
     /// The VDI has become a snapshot, or is gone.
     Frozen,
-    /// And before that was found out an object was created there.
-    Stray,
+    /// And before that was found out an object was created there, to replace this entry.
+    Stray(u32),
     /// The object that the entry names does not exist.
     Gone(u32),
 }

@@ -22,8 +22,8 @@ const MAX_TRANSIENT: usize = 10;
 pub enum Cause {
     /// A write was refused since the VDI is a snapshot now.
     Frozen,
-    /// And before that an object was created for `index`.
-    Stray { index: u32 },
+    /// And before that an object was created for `index`, to replace `entry`.
+    Stray { index: u32, entry: u32 },
     /// The object that `entry` names for `index` does not exist.
     Gone { index: u32, entry: u32 },
 }
@@ -34,7 +34,7 @@ impl Cause {
         match result {
             Ok(Written::Stable) => Ok(None),
             Ok(Written::Frozen) => Ok(Some(Cause::Frozen)),
-            Ok(Written::Stray) => Ok(Some(Cause::Stray { index })),
+            Ok(Written::Stray(entry)) => Ok(Some(Cause::Stray { index, entry })),
             Ok(Written::Gone(entry)) => Ok(Some(Cause::Gone { index, entry })),
             result if answered(&result, SdResult::READONLY) => Ok(Some(Cause::Frozen)),
             Err(error) => Err(error),
@@ -63,9 +63,9 @@ impl Vdi {
         let result = self.find_out(cluster, op, seen, cause, retries).await;
         // Else the snapshot may still be under way, and change the map.
         let is_over = result.is_ok() || is_gone(&result);
-        if let Cause::Stray { index } = cause
+        if let Cause::Stray { index, entry } = cause
             && is_over
-            && let Err(e) = self.remove_stray(cluster, op, seen, index).await
+            && let Err(e) = self.remove_stray(cluster, op, seen, index, entry).await
         {
             log::warn!("VDI {}: an object that nothing names stays: {e}", self.name);
         }
@@ -123,14 +123,16 @@ impl Vdi {
     }
 
     /// Removes the object that was created for a VDI which was frozen or deleted meanwhile, unless
-    /// its map names it: a snapshot overwrites map updates that race with it (4.2), and a deletion
-    /// does not see those that come after it.
+    /// something may name it: a snapshot overwrites map updates that race with it (4.2), and a
+    /// deletion does not see those that come after it. Where that cannot be told, an object too
+    /// many stays.
     async fn remove_stray(
         &self,
         cluster: &Cluster,
         op: &Op,
         seen: &View,
         index: u32,
+        replaced: u32,
     ) -> Result<()> {
         if seen.store_policy != STORE_ARRAY {
             return Ok(());
@@ -140,10 +142,14 @@ impl Vdi {
         // Afterwards: of a VDI that got the id of the old one (3.4) the entry says nothing.
         let header = inode::read_header(cluster, op, vid).await?;
         if header.is_deleted() && entry == vid.get() {
-            // The server removes what the entry named.
+            // The server removes what the entry named, unless others share it.
             inode::write_entries(cluster, op, vid, index, &[0], &ghosts).await
-        } else if (header.is_deleted() || header.is_snapshot()) && entry != vid.get() {
-            // Never sent again: later it might meet another object.
+        } else if header.is_snapshot() && !header.is_deleted() && entry == replaced && replaced != 0
+        {
+            // As it was before: so the update was overwritten, in the snapshot and in what was
+            // derived from it. An empty entry could also be that of a snapshot which is being
+            // deleted, and whose objects others have. Never sent again: later it might meet
+            // another object.
             let call = Call::new(inode::remove_request(vid.data(index)));
             cluster.call(op, call).await.map(drop)
         } else {
