@@ -363,6 +363,36 @@ fn what_cannot_read_the_inode_changes_nothing() {
     assert_eq!(content(&safe, snapshot, 5, 0), b"first");
 }
 
+/// Nor is a map that cannot be read: without it a deletion does not know what to release.
+#[test]
+fn a_deletion_that_cannot_read_the_map_deletes_nothing() {
+    let flock = Answers::new(|request, answer, payload| {
+        let is_map =
+            oid(request).kind() == Some(OidKind::Inode) && request.obj().offset.get() >= MAP_OFFSET;
+        if request.opcode == op::READ_OBJ && is_map {
+            answer.result = SdResult::EIO.into();
+            payload.fill(0);
+        }
+    });
+    let pasture = Pasture::new(flock.clone());
+    let (sd, safe) = (pasture.prey(), pasture.safe());
+    let vdi = create(&safe, "a");
+    safe.write(vdi, b"first", 0, 0).unwrap();
+    safe.snapshot(vdi, "tag", false).unwrap();
+    safe.write(vdi, b"later", 0, 0).unwrap();
+    safe.close(vdi).unwrap();
+
+    flock.hunt(true);
+    assert!(sd.delete_snapshot("a", Which::Tag("tag")).is_err());
+    assert!(sd.delete("a").is_err());
+    // DEL_VDI of a VDI with objects would have hidden it (4.11).
+    assert_eq!(safe.list().unwrap(), ["a"]);
+    let snapshot = safe.open_snapshot("a", Which::Tag("tag")).unwrap();
+    assert_eq!(content(&safe, snapshot, 5, 0), b"first");
+    let vdi = safe.open("a").unwrap();
+    assert_eq!(content(&safe, vdi, 5, 0), b"later");
+}
+
 /// A server without the inode that a lookup has named: an error, soon (7.3, tgt).
 #[test]
 fn an_inode_that_is_not_there_is_an_error() {
