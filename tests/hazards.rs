@@ -202,6 +202,88 @@ fn a_write_is_not_undone_by_an_earlier_one_that_was_lost() {
     assert_eq!(content(&safe, vdi, 6, 0), b"second");
 }
 
+/// Keeps a map update back until a snapshot has been taken.
+#[derive(Default)]
+struct Overtaken {
+    hunting: AtomicBool,
+    /// An update is kept back; a snapshot has been taken.
+    state: (Mutex<(bool, bool)>, Condvar),
+}
+
+impl Flock for Overtaken {
+    fn request(&self, _: usize, request: &Request, _: &[u8]) -> Fate {
+        if is_map_update(request) && self.hunting.swap(false, Ordering::Relaxed) {
+            let mut state = self.state.0.lock().unwrap();
+            state.0 = true;
+            self.state.1.notify_all();
+            drop(self.state.1.wait_while(state, |state| !state.1).unwrap());
+        }
+        Fate::Pass
+    }
+
+    fn answer(&self, _: usize, request: &Request, _: &mut Response, _: &mut Vec<u8>) {
+        if request.opcode == op::NEW_VDI {
+            self.state.0.lock().unwrap().1 = true;
+            self.state.1.notify_all();
+        }
+    }
+}
+
+/// The working VDI does not have the update then, whether the server took it or not (4.2, 7.2).
+#[test]
+fn a_map_update_that_a_snapshot_overtook_is_done_again() {
+    let flock = Arc::new(Overtaken::default());
+    let pasture = Pasture::new(flock.clone());
+    let (sd, other, safe) = (pasture.prey(), pasture.prey(), pasture.safe());
+    let vdi = create(&sd, "a");
+    sd.write(vdi, b"first", 0, 0).unwrap();
+    sd.snapshot(vdi, "before", false).unwrap();
+    for offset in [0, OBJECT] {
+        let seen = other.open("a").unwrap();
+        *flock.state.0.lock().unwrap() = (false, false);
+        flock.hunting.store(true, Ordering::Relaxed);
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| sd.write(vdi, b"later", offset, 0));
+            let state = flock.state.0.lock().unwrap();
+            drop(flock.state.1.wait_while(state, |state| !state.0).unwrap());
+            other.snapshot(seen, &format!("at {offset}"), false).unwrap();
+            writer.join().unwrap().unwrap();
+        });
+        other.close(seen).unwrap();
+        let found = safe.open("a").unwrap();
+        assert_eq!(content(&safe, found, 5, offset), b"later");
+        safe.close(found).unwrap();
+    }
+}
+
+/// Else servers lose count of references (4.2), and objects stay for ever.
+#[test]
+fn a_snapshot_of_ours_waits_for_our_writers() {
+    const WRITERS: u64 = 4;
+    let server = Server::lamb(&["--mimic-1.0"]);
+    let sd = Sd::connect(&server.address(0)).unwrap();
+    let vdi = create(&sd, "a");
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let (sd, done) = (&sd, &done);
+            scope.spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    sd.write(vdi, b"data", writer * OBJECT, 0).unwrap();
+                }
+            });
+        }
+        for n in 0..40 {
+            sd.snapshot(vdi, &format!("tag {n}"), false).unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    sd.close(vdi).unwrap();
+    delete_all(&sd, "a");
+    let found = server.await_objects(|found| found.data == 0);
+    assert!(found.is_ok(), "{found:?} left");
+}
+
 /// Keeps map updates from the server; notes whether a write ends nevertheless.
 struct Unmapped {
     hunting: AtomicBool,
