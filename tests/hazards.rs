@@ -202,6 +202,26 @@ fn a_write_is_not_undone_by_an_earlier_one_that_was_lost() {
     assert_eq!(content(&safe, vdi, 6, 0), b"second");
 }
 
+/// Carried out twice it takes two snapshots, and a creation fails by its own success (5.15).
+#[test]
+fn a_vdi_is_made_once_though_the_answer_is_lost() {
+    let late = Late::new(|request| request.opcode == op::NEW_VDI, Worst::Beside);
+    let pasture = Pasture::new(late.clone());
+    let (sd, safe) = (pasture.prey(), pasture.safe());
+    late.hunt();
+    let vdi = create(&sd, "a");
+    sd.write(vdi, b"first", 0, 0).unwrap();
+    late.hunt();
+    sd.snapshot(vdi, "tag", false).unwrap();
+    sd.write(vdi, b"later", 0, 0).unwrap();
+    thread::sleep(2 * LATE);
+    assert_eq!(safe.list().unwrap(), ["a"]);
+    let tags = safe.snapshots("a", |handle| safe.info(handle).unwrap().tag).unwrap();
+    assert_eq!(tags, ["tag"]);
+    let vdi = safe.open("a").unwrap();
+    assert_eq!(content(&safe, vdi, 5, 0), b"later");
+}
+
 /// Keeps a map update back until a snapshot has been taken.
 #[derive(Default)]
 struct Overtaken {
