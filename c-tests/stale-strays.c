@@ -41,8 +41,8 @@ int main(void)
     CHECK(count_objects(lamb) == 2);
     OK(sd_vdi_delete(other, "a"));
 
-    for (int object = 0; object < 6; object++) /* its own, a shared one, none */
-        CHECK(sd_vdi_write(writer, vdi, "x", 1, (off_t)object * (off_t)OBJECT, 0) !=
+    for (int i = 0; i < 12; i++) /* its own, a shared one, none, each twice */
+        CHECK(sd_vdi_write(writer, vdi, "x", 1, (off_t)(i / 2) * (off_t)OBJECT, 0) !=
               SD_RES_SUCCESS);
     OK(sd_snapshot_delete(other, "a", "tag", 0));
     again = create_vdi(other, "a", SIZE);

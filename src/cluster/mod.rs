@@ -173,6 +173,13 @@ pub struct Op {
     lazy: bool,
 }
 
+impl Op {
+    /// The same operation, for a part of it that ends at a time of its own if that comes first.
+    pub fn until(&self, at: Instant) -> Op {
+        Op { deadline: Some(self.deadline.map_or(at, |deadline| deadline.min(at))), ..*self }
+    }
+}
+
 /// A request with what belongs to it.
 pub struct Call<'a> {
     request: Request,

@@ -206,6 +206,14 @@ impl Vdi {
                     let read = inode::read_entries(cluster, op, view.vid, index, 1);
                     let stored = Box::pin(read).await?[0];
                     if stored != entry {
+                        // Ours, though we did not know: of a VDI that is no more it may be what
+                        // another thread of ours has stored in vain.
+                        if stored == view.vid.get()
+                            && let Standing::Frozen =
+                                Box::pin(self.standing(cluster, op, view, index)).await?
+                        {
+                            return Ok(Written::Frozen);
+                        }
                         lock(&self.state).pages.set(index, stored);
                         continue;
                     }
@@ -272,7 +280,11 @@ impl Vdi {
             }
             Standing::Current { object: true, .. } => Ok(Written::Stable),
             Standing::Current { object: false, .. } => Ok(Written::Gone(view.vid.get())),
-            Standing::Frozen => Ok(Written::Stray(entry)),
+            Standing::Frozen => {
+                // Else the next write would take the object for ours, and be acknowledged.
+                lock(&self.state).pages.set(hold.index, entry);
+                Ok(Written::Stray(entry))
+            }
         }
     }
 
@@ -368,14 +380,7 @@ impl Vdi {
         Ok(())
     }
 
-    /// Whether the VDI is still the working one, after an update of its map was acknowledged, and
-    /// whether it has an object of its own at `index`.
-    ///
-    /// A 1.0 server that takes a snapshot reads the whole inode and writes it back: an update in
-    /// between is acknowledged and lost (4.2). It marks the VDI read-only before that; so where
-    /// the mark is not there yet, the update was in time. An empty write is refused like any
-    /// other once the mark is there. The header tells of a VDI that was deleted meanwhile, which
-    /// servers do not mark.
+    /// [`standing`] of the VDI as `view` shows it.
     pub(super) async fn standing(
         &self,
         cluster: &Cluster,
@@ -383,22 +388,7 @@ impl Vdi {
         view: &View,
         index: u32,
     ) -> Result<Standing> {
-        let touch = write_request(op::WRITE_OBJ, view.vid.data(index), None, 0);
-        let (touched, header) = join(
-            cluster.call(op, Call::new(touch).resendable()),
-            inode::read_header(cluster, op, view.vid),
-        )
-        .await;
-        let object = match touched {
-            Ok(_) => true,
-            result if answered(&result, SdResult::NO_OBJ) => false,
-            result if answered(&result, SdResult::READONLY) => return Ok(Standing::Frozen),
-            Err(error) => return Err(error),
-        };
-        let header = header?;
-        let frozen = header.is_snapshot() || header.is_deleted();
-        let size = header.vdi_size.get();
-        Ok(if frozen { Standing::Frozen } else { Standing::Current { object, size } })
+        standing(cluster, op, view.vid, index).await
     }
 
     /// The stored map entry of an index.
@@ -489,6 +479,31 @@ pub(super) enum Standing {
     Current { object: bool, size: u64 },
     /// A snapshot, or gone.
     Frozen,
+}
+
+/// Whether the VDI is still the working one, after an update of its map was acknowledged, and
+/// whether it has an object of its own at `index`.
+///
+/// A 1.0 server that takes a snapshot reads the whole inode and writes it back: an update in
+/// between is acknowledged and lost (4.2). It marks the VDI read-only before that; so where the
+/// mark is not there yet, the update was in time. An empty write is refused like any other once
+/// the mark is there. The header tells of a VDI that was deleted meanwhile, which servers do not
+/// mark.
+pub(super) async fn standing(cluster: &Cluster, op: &Op, vid: Vid, index: u32) -> Result<Standing> {
+    let touch = write_request(op::WRITE_OBJ, vid.data(index), None, 0);
+    let (touched, header) =
+        join(cluster.call(op, Call::new(touch).resendable()), inode::read_header(cluster, op, vid))
+            .await;
+    let object = match touched {
+        Ok(_) => true,
+        result if answered(&result, SdResult::NO_OBJ) => false,
+        result if answered(&result, SdResult::READONLY) => return Ok(Standing::Frozen),
+        Err(error) => return Err(error),
+    };
+    let header = header?;
+    let frozen = header.is_snapshot() || header.is_deleted();
+    let size = header.vdi_size.get();
+    Ok(if frozen { Standing::Frozen } else { Standing::Current { object, size } })
 }
 
 async fn overwrite(

@@ -8,6 +8,7 @@ use sheepdog_proto::{DEFAULT_BLOCK_SIZE_SHIFT, MAX_COPIES, SdResult, Vid, erasur
 
 use super::generation::Generation;
 use super::inode::{self, Name, Which, answered, is_gone, write_request};
+use super::io::{Standing, standing};
 use super::{Client, Vdi, btree};
 use crate::cluster::{Backoff, Call, Cluster, Ghosts, Op};
 use crate::error::{Error, Refusal, Result};
@@ -178,79 +179,111 @@ impl Client {
         vid: Vid,
     ) -> Result<()> {
         let cluster = &self.cluster;
-        let header = inode::read_header(cluster, op, vid).await?;
+        let mut vid = vid;
+        let mut header = inode::read_header(cluster, op, vid).await?;
         inode::check(&header, vid, name, which)?;
         // By its id: two snapshots can have one tag.
-        let which = match header.is_snapshot() {
+        let is_snapshot = header.is_snapshot();
+        let which = match is_snapshot {
             true => Which::snap_id(header.snap_id.get()),
             false => Which::WORKING,
         };
-        if header.store_policy != STORE_ARRAY && header.is_snapshot() {
+        if header.store_policy != STORE_ARRAY && is_snapshot {
             // Nobody counts who shares its objects (3.9).
             return Err(Error::Refused(Refusal::NoSupport));
         }
-        let ghosts = self.ghosts_of(vid);
         let mut backoff = Backoff::default();
         let mut own = Vec::new();
         for _ in 0..MAX_ATTEMPTS {
+            let ghosts = self.ghosts_of(vid);
             ghosts.settle(cluster, op).await?;
-            if header.store_policy == STORE_ARRAY {
-                let objects = 0..inode::objects(&header);
-                own.append(&mut empty_map(cluster, op, vid, objects, &ghosts).await?);
-            } else {
+            let mut emptied = true;
+            if header.store_policy != STORE_ARRAY {
                 btree::remove_all(cluster, op, vid, &ghosts).await?;
-            }
-            match inode::del_vdi(cluster, op, name, &which).await {
-                Ok(()) => {}
-                // Somebody else was faster, or an attempt of ours whose answer was lost.
-                result if is_gone(&result) => return Ok(()),
-                Err(error) if error.is_ambiguous() => {
-                    if !backoff.wait(cluster, op).await? {
-                        return Err(error);
-                    }
+            } else {
+                let objects = 0..inode::objects(&header);
+                match empty_map(cluster, op, vid, objects, !is_snapshot, &ghosts).await? {
+                    Some(mut indexes) => own.append(&mut indexes),
+                    // Another client has taken a snapshot: what it holds stays from here on.
+                    None => emptied = false,
                 }
-                Err(error) => return Err(error),
+            }
+            if emptied {
+                match inode::del_vdi(cluster, op, name, &which).await {
+                    Ok(()) => {}
+                    // Somebody else was faster, or an attempt of ours whose answer was lost.
+                    result if is_gone(&result) => return Ok(()),
+                    Err(error) if error.is_ambiguous() => {
+                        if !backoff.wait(cluster, op).await? {
+                            return Err(error);
+                        }
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             // A 1.0 server says so, too, where an entry was stored meanwhile, and only hides the
             // VDI then (4.11).
             match inode::lookup(cluster, op, name, &which).await {
-                Ok(found) if found == vid => continue,
-                Ok(_) => {}
-                result if is_gone(&result) => {}
-                Err(error) => return Err(error),
+                Ok(found) if found == vid => {
+                    if !emptied && !backoff.wait(cluster, op).await? {
+                        return Err(Error::TimedOut);
+                    }
+                }
+                // The name went on as another VDI: by a snapshot of the one we were at, or
+                // because somebody has created it anew since.
+                Ok(found) if !is_snapshot && was_frozen(cluster, op, vid).await? => {
+                    (vid, header) = (found, inode::read_header(cluster, op, found).await?);
+                    own.clear();
+                }
+                result if result.is_ok() || is_gone(&result) => {
+                    // Those of a snapshot may be others' as well.
+                    return match is_snapshot {
+                        true => Ok(()),
+                        false => self.wait_for_deletion(op, vid, &own).await,
+                    };
+                }
+                result => return result.map(drop),
             }
-            // Those of a snapshot may be others' as well.
-            if !header.is_snapshot() {
-                self.wait_for_deletion(op, vid, &own).await?;
-            }
-            return Ok(());
         }
         Err(Error::Io("another client writes to the VDI that is being deleted"))
     }
+}
+
+async fn was_frozen(cluster: &Cluster, op: &Op, vid: Vid) -> Result<bool> {
+    let header = inode::read_header(cluster, op, vid).await?;
+    Ok(header.is_snapshot() && !header.is_deleted())
 }
 
 /// How often a deletion finds that entries were stored meanwhile.
 const MAX_ATTEMPTS: usize = 10;
 
 /// Zeroes a range of a map's entries: the server releases the objects they name. Broken off at any
-/// point it can be begun again. Returns the indexes whose objects were the VDI's own.
-pub(super) async fn empty_map(
+/// point it can be begun again. Returns the indexes whose objects were the VDI's own; None where
+/// the map is to be that of a `working` VDI, and is a snapshot's meanwhile.
+async fn empty_map(
     cluster: &Cluster,
     op: &Op,
     vid: Vid,
     range: Range<u32>,
+    working: bool,
     ghosts: &Ghosts,
-) -> Result<Vec<u32>> {
+) -> Result<Option<Vec<u32>>> {
     let mut own = Vec::new();
     for first in range.clone().step_by(SCAN as usize) {
         let len = SCAN.min(range.end - first);
         let entries = inode::read_entries(cluster, op, vid, first, len).await?;
         own.extend((first..).zip(&entries).filter(|(_, e)| **e == vid.get()).map(|(i, _)| i));
         for (start, len) in runs(&entries, EMPTY_RUN) {
+            // Servers would let the update into the snapshot (7.2).
+            if working
+                && let Standing::Frozen = standing(cluster, op, vid, first + start as u32).await?
+            {
+                return Ok(None);
+            }
             write_run(cluster, op, vid, first + start as u32, &vec![0; len], ghosts).await?;
         }
     }
-    Ok(own)
+    Ok(Some(own))
 }
 
 /// The nonzero entries as runs (start, length) from one nonzero entry to another, of at most `max`

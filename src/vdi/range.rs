@@ -1,6 +1,7 @@
 //! Operations on ranges other than reading and writing: discard, zeroes, block status, resize
 //! (5.5, 5.6).
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use sheepdog_proto::inode::{STORE_ARRAY, VDI_SIZE_OFFSET, max_size, object_count};
@@ -336,22 +337,28 @@ async fn exists(cluster: &Cluster, op: &Op, oid: Oid) -> Result<bool> {
 
 impl Client {
     /// Waits until the objects that a deleted VDI alone had are gone, for a limited time: until
-    /// then who has it open writes to them with success, and a VDI that gets its id (3.4) could
-    /// lose objects of its own (3.7, hazard 4).
+    /// then whoever has it open writes to them with success. The VDI is deleted whatever comes of
+    /// this.
     pub(super) async fn wait_for_deletion(&self, op: &Op, vid: Vid, own: &[u32]) -> Result<()> {
         let older = self.servers.are_older();
         let limit = if older { REMOVAL_LIMIT_OLDER } else { REMOVAL_LIMIT_AFTER };
-        let limit = Instant::now() + limit;
-        try_for_each_concurrent(own.iter().map(|index| async move {
+        let op = &op.until(Instant::now() + limit);
+        let all = pin!(try_for_each_concurrent(own.iter().map(|index| async move {
             while !self.servers.keep_discarded()
-                && Instant::now() < limit
                 && exists(&self.cluster, op, vid.data(*index)).await?
             {
                 self.cluster.sleep_until(op, Instant::now() + REMOVAL_POLL).await?;
             }
             Ok(())
-        }))
-        .await
+        })));
+        match self.cluster.bounded(op, all).await {
+            Err(Error::Canceled) => Err(Error::Canceled),
+            Err(error) => {
+                log::info!("{vid}: deleted; its objects may be there for a while: {error}");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 }
 

@@ -67,7 +67,7 @@ impl Vdi {
             && is_over
             && let Err(e) = self.remove_stray(cluster, op, seen, index, entry).await
         {
-            log::warn!("VDI {}: an object that nothing names stays: {e}", self.name);
+            log::warn!("VDI {}: an object that nothing names may stay: {e}", self.name);
         }
         result
     }
@@ -139,10 +139,11 @@ impl Vdi {
         }
         let (vid, ghosts) = (seen.vid, Ghosts::default());
         let entry = inode::read_entries(cluster, op, vid, index, 1).await?[0];
-        // Afterwards: of a VDI that got the id of the old one (3.4) the entry says nothing.
+        // Afterwards: of a VDI that got the id of the old one (3.3) the entry says nothing.
         let header = inode::read_header(cluster, op, vid).await?;
         if header.is_deleted() && entry == vid.get() {
-            // The server removes what the entry named, unless others share it.
+            // The server removes what the entry named. Nobody shares it: nothing can be derived
+            // from a VDI that was deleted when the entry was stored.
             inode::write_entries(cluster, op, vid, index, &[0], &ghosts).await
         } else if header.is_snapshot() && !header.is_deleted() && entry == replaced && replaced != 0
         {

@@ -27,6 +27,7 @@ impl Code {
     pub const NO_VDI: Code = Code(8);
     pub const NO_TAG: Code = Code(14);
     pub const READONLY: Code = Code(26);
+    pub const TIMEDOUT: Code = Code(0x100);
     pub const BUFFER_SMALL: Code = Code(136);
 }
 
@@ -45,7 +46,7 @@ impl fmt::Debug for Code {
 }
 
 /// An `sd_vdi_t`.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Vdi(*mut c_void);
 
 /// An `sd_t`, closed when dropped.

@@ -80,7 +80,7 @@ impl Rules {
             op::WRITE_OBJ => probe.check_write(request, payload),
             op::NEW_VDI => probe.check_new(request),
             op::DEL_VDI => probe.check_delete(request, payload),
-            // Clients write no such objects, and the removal is not observable (4.7).
+            // Nobody can tell when the removal that it queues is over (3.7, hazard 4).
             op::DISCARD_OBJ => Err("a DISCARD_OBJ (4.7)".into()),
             _ => Ok(None),
         }

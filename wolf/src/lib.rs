@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use sheepdog_proto::header::HEADER_LEN;
@@ -51,7 +51,24 @@ pub trait Flock: Send + Sync {
 pub struct Wolf {
     address: SocketAddr,
     ended: Arc<AtomicBool>,
-    open: Arc<Mutex<Vec<TcpStream>>>,
+    open: Arc<Open>,
+}
+
+/// Connections that are not over.
+#[derive(Default)]
+struct Open {
+    connections: Mutex<HashMap<usize, [TcpStream; 2]>>,
+    changed: Condvar,
+}
+
+/// Of a client and the gateway; over once both threads have let go of it.
+struct Connection {
+    number: usize,
+    client: TcpStream,
+    gateway: TcpStream,
+    open: Arc<Open>,
+    /// Requests that the gateway has not answered, by id.
+    pending: Mutex<HashMap<u32, Request>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -63,19 +80,19 @@ impl Wolf {
     pub fn start(gateway: SocketAddr, flock: Arc<dyn Flock>) -> io::Result<Wolf> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
-        let open = Arc::new(Mutex::new(Vec::new()));
+        let open = Arc::new(Open::default());
         let ended = Arc::new(AtomicBool::new(false));
         let (tracked, stop) = (open.clone(), ended.clone());
         thread::spawn(move || {
             for (number, client) in listener.incoming().enumerate() {
-                let Ok(client) = client else { continue };
+                let Ok(client) = client else { return };
                 if stop.load(Ordering::Relaxed) {
                     return;
                 }
-                let Ok(gateway) = TcpStream::connect(gateway) else { continue };
-                let streams = [client.try_clone(), gateway.try_clone()];
-                lock(&tracked).extend(streams.into_iter().flatten());
-                let _ = connect(number, client, gateway, flock.clone());
+                // A client whose gateway is not there loses the connection.
+                if let Ok(gateway) = TcpStream::connect(gateway) {
+                    let _ = connect(number, client, gateway, &tracked, &flock);
+                }
             }
         });
         Ok(Wolf { address, ended, open })
@@ -84,6 +101,15 @@ impl Wolf {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+
+    /// Once its clients are gone: waits until the gateway has carried out all that came from them.
+    pub fn settle(&self) {
+        let mut connections = lock(&self.open.connections);
+        while !connections.is_empty() {
+            let waited = self.open.changed.wait(connections);
+            connections = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
 }
 
 impl Drop for Wolf {
@@ -91,90 +117,107 @@ impl Drop for Wolf {
         self.ended.store(true, Ordering::Relaxed);
         // The listening thread looks up.
         let _ = TcpStream::connect(self.address);
-        for stream in lock(&self.open).drain(..) {
+        for stream in lock(&self.open.connections).values().flatten() {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 }
 
-/// Requests that the gateway has not answered, by id.
-type Pending = Arc<Mutex<HashMap<u32, Request>>>;
+impl Drop for Connection {
+    fn drop(&mut self) {
+        lock(&self.open.connections).remove(&self.number);
+        self.open.changed.notify_all();
+    }
+}
+
+/// Runs when a thread ends, also by a panic of the flock's.
+struct Finally<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for Finally<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
 
 fn connect(
     number: usize,
     client: TcpStream,
     gateway: TcpStream,
-    flock: Arc<dyn Flock>,
+    open: &Arc<Open>,
+    flock: &Arc<dyn Flock>,
 ) -> io::Result<()> {
     for stream in [&client, &gateway] {
         stream.set_nodelay(true)?;
     }
-    let pending = Pending::default();
-    let (back, answers) = (client.try_clone()?, gateway.try_clone()?);
-    let (asked, watching) = (pending.clone(), flock.clone());
+    let streams = [client.try_clone()?, gateway.try_clone()?];
+    lock(&open.connections).insert(number, streams);
+    let (open, pending) = (open.clone(), Mutex::default());
+    let connection = Arc::new(Connection { number, client, gateway, open, pending });
+    let (of, watching) = (connection.clone(), flock.clone());
     thread::spawn(move || {
-        let _ = pass_answers(number, answers, &back, &asked, &*watching);
-        let _ = back.shutdown(Shutdown::Both);
+        let _end = Finally(|| {
+            let _ = of.client.shutdown(Shutdown::Both);
+            let _ = of.gateway.shutdown(Shutdown::Both);
+        });
+        let _ = of.pass_answers(&*watching);
     });
+    let flock = flock.clone();
     thread::spawn(move || {
-        let _ = pass_requests(number, &client, &gateway, &pending, &*flock);
-        let _ = client.shutdown(Shutdown::Both);
-        // The gateway carries out what it has, and its answers are read: see pass_answers().
-        let _ = gateway.shutdown(Shutdown::Write);
+        let _end = Finally(|| {
+            let _ = connection.client.shutdown(Shutdown::Both);
+            // The gateway carries out what it has, and its answers are read.
+            let _ = connection.gateway.shutdown(Shutdown::Write);
+        });
+        let _ = connection.pass_requests(&*flock);
     });
     Ok(())
 }
 
-fn pass_requests(
-    number: usize,
-    mut client: &TcpStream,
-    mut gateway: &TcpStream,
-    pending: &Pending,
-    flock: &dyn Flock,
-) -> io::Result<()> {
-    loop {
-        let mut header = [0; HEADER_LEN];
-        client.read_exact(&mut header)?;
-        let request = Request::read_from_bytes(&header).map_err(|_| io::ErrorKind::InvalidData)?;
-        let mut payload = vec![0; request.payload_len() as usize];
-        client.read_exact(&mut payload)?;
-        let last = match flock.request(number, &request, &payload) {
-            Fate::Pass => false,
-            Fate::Cut => return Ok(()),
-            Fate::CutAndDeliver(wait) => {
-                client.shutdown(Shutdown::Both)?;
-                wait();
-                true
+impl Connection {
+    fn pass_requests(&self, flock: &dyn Flock) -> io::Result<()> {
+        let (mut client, mut gateway) = (&self.client, &self.gateway);
+        loop {
+            let mut header = [0; HEADER_LEN];
+            client.read_exact(&mut header)?;
+            let request =
+                Request::read_from_bytes(&header).map_err(|_| io::ErrorKind::InvalidData)?;
+            let mut payload = vec![0; request.payload_len() as usize];
+            client.read_exact(&mut payload)?;
+            let last = match flock.request(self.number, &request, &payload) {
+                Fate::Pass => false,
+                Fate::Cut => return Ok(()),
+                Fate::CutAndDeliver(wait) => {
+                    client.shutdown(Shutdown::Both)?;
+                    wait();
+                    true
+                }
+            };
+            lock(&self.pending).insert(request.id.get(), request);
+            gateway.write_all(&[&header, &*payload].concat())?;
+            if last {
+                return Ok(());
             }
-        };
-        lock(pending).insert(request.id.get(), request);
-        gateway.write_all(&[&header, &*payload].concat())?;
-        if last {
-            return Ok(());
         }
     }
-}
 
-/// Until the gateway closes: it does so once it has answered everything.
-fn pass_answers(
-    number: usize,
-    mut gateway: TcpStream,
-    mut client: &TcpStream,
-    pending: &Pending,
-    flock: &dyn Flock,
-) -> io::Result<()> {
-    let mut gone = false;
-    loop {
-        let mut header = [0; HEADER_LEN];
-        gateway.read_exact(&mut header)?;
-        let mut answer =
-            Response::read_from_bytes(&header).map_err(|_| io::ErrorKind::InvalidData)?;
-        let mut payload = vec![0; answer.data_length.get() as usize];
-        gateway.read_exact(&mut payload)?;
-        if let Some(request) = lock(pending).remove(&answer.id.get()) {
-            flock.answer(number, &request, &mut answer, &mut payload);
+    /// Until the gateway closes: it does so once it has answered everything.
+    fn pass_answers(&self, flock: &dyn Flock) -> io::Result<()> {
+        let (mut client, mut gateway) = (&self.client, &self.gateway);
+        let mut gone = false;
+        loop {
+            let mut header = [0; HEADER_LEN];
+            gateway.read_exact(&mut header)?;
+            let mut answer =
+                Response::read_from_bytes(&header).map_err(|_| io::ErrorKind::InvalidData)?;
+            let mut payload = vec![0; answer.data_length.get() as usize];
+            gateway.read_exact(&mut payload)?;
+            let asked = lock(&self.pending).remove(&answer.id.get());
+            if let Some(request) = asked {
+                flock.answer(self.number, &request, &mut answer, &mut payload);
+            }
+            answer.data_length = (payload.len() as u32).into();
+            let bytes = [answer.as_bytes(), &payload].concat();
+            gone = gone || client.write_all(&bytes).is_err();
         }
-        answer.data_length = (payload.len() as u32).into();
-        gone = gone || client.write_all(&[answer.as_bytes(), &payload].concat()).is_err();
     }
 }

@@ -1,6 +1,6 @@
 //! The library's executor, src/exec, compiled with loom's mutexes and condition variables in the
 //! place of the standard library's: tests/handover.rs runs it through every order of its threads'
-//! steps, up to a bound on preemptions.
+//! steps, up to a bound on preemptions: a step is what lies between two operations on those.
 
 // The executor's own unit tests are for the real one.
 #![cfg(not(test))]
