@@ -160,7 +160,9 @@ fn a_map_update_is_not_sent_again_beside_the_lost_one() {
         late.hunt();
         change(&sd, vdi);
         sd.delete_snapshot("a", Which::Tag("tag")).unwrap();
-        // What is released last is removed late.
+        drop(sd);
+        pasture.wolf.settle();
+        // What is released is removed after the answer.
         thread::sleep(Duration::from_millis(100));
         let clone = safe.open("clone").unwrap();
         assert_eq!(content(&safe, clone, 5, 0), b"first");
@@ -179,7 +181,8 @@ fn an_object_is_not_written_to_before_a_lost_create_is_over() {
     late.hunt();
     sd.write(vdi, b"first", 0, 0).unwrap();
     sd.write(vdi, b"second", 4096, 0).unwrap();
-    thread::sleep(2 * LATE);
+    drop(sd);
+    pasture.wolf.settle();
     let vdi = safe.open("a").unwrap();
     assert_eq!(content(&safe, vdi, 5, 0), b"first");
     assert_eq!(content(&safe, vdi, 6, 4096), b"second");
@@ -197,7 +200,8 @@ fn a_write_is_not_undone_by_an_earlier_one_that_was_lost() {
     late.hunt();
     sd.write(vdi, b"first", 0, 0).unwrap();
     sd.write(vdi, b"second", 0, 0).unwrap();
-    thread::sleep(2 * LATE);
+    drop(sd);
+    pasture.wolf.settle();
     let vdi = safe.open("a").unwrap();
     assert_eq!(content(&safe, vdi, 6, 0), b"second");
 }
@@ -214,7 +218,8 @@ fn a_vdi_is_made_once_though_the_answer_is_lost() {
     late.hunt();
     sd.snapshot(vdi, "tag", false).unwrap();
     sd.write(vdi, b"later", 0, 0).unwrap();
-    thread::sleep(2 * LATE);
+    drop(sd);
+    pasture.wolf.settle();
     assert_eq!(safe.list().unwrap(), ["a"]);
     let tags = safe.snapshots("a", |handle| safe.info(handle).unwrap().tag).unwrap();
     assert_eq!(tags, ["tag"]);

@@ -9,7 +9,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
 use std::sync::Mutex;
 
-use sheepdog_proto::inode::{MAP_END, MAP_OFFSET, TAG_OFFSET, VDI_SIZE_OFFSET, object_count};
+use sheepdog_proto::inode::{
+    MAP_END, MAP_OFFSET, TAG_OFFSET, VDI_SIZE_OFFSET, map_entry_offset, object_count,
+};
 use sheepdog_proto::oid::OidKind;
 use sheepdog_proto::op::{self, FLAG_COW, FLAG_WRITE};
 use sheepdog_proto::zerocopy::{FromBytes, IntoBytes};
@@ -33,6 +35,7 @@ struct State {
 /// What a request changes.
 #[derive(Clone, PartialEq, Debug)]
 enum Doing {
+    /// Or removes.
     Create(Oid),
     Write(Oid, Range<u64>),
     /// Entries of the map.
@@ -79,6 +82,7 @@ impl Rules {
             op::CREATE_AND_WRITE_OBJ => probe.check_create(request, payload),
             op::WRITE_OBJ => probe.check_write(request, payload),
             op::NEW_VDI => probe.check_new(request),
+            op::REMOVE_OBJ => probe.check_remove(request),
             op::DEL_VDI => probe.check_delete(request, payload),
             // Nobody can tell when the removal that it queues is over (3.7, hazard 4).
             op::DISCARD_OBJ => Err("a DISCARD_OBJ (4.7)".into()),
@@ -207,6 +211,18 @@ impl Probe {
                 Ok(Some(Doing::Map(vid, range)))
             }
             _ => Ok(None),
+        }
+    }
+
+    /// Nobody counts references here: the owner at least must not name the object (4.6).
+    fn check_remove(&mut self, request: &Request) -> Result<Option<Doing>, String> {
+        let oid = Oid(request.obj().oid.get());
+        let Some(OidKind::Data) = oid.kind() else { return Ok(None) };
+        let at = map_entry_offset(oid.index());
+        let entry = self.read(oid.vid().inode(), at, 4).ok_or("no map")?;
+        match entry == oid.vid().get().to_le_bytes() {
+            true => Err(format!("{oid}: its VDI names it (4.6)")),
+            false => Ok(Some(Doing::Create(oid))),
         }
     }
 
