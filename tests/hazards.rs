@@ -30,8 +30,13 @@ struct Pasture {
 }
 
 impl Pasture {
+    /// With a real server's hazards.
     fn new(flock: Arc<dyn Flock>) -> Pasture {
-        let server = Server::lamb(&["--mimic-1.0"]);
+        Pasture::on(&["--mimic-1.0"], flock)
+    }
+
+    fn on(arguments: &[&str], flock: Arc<dyn Flock>) -> Pasture {
+        let server = Server::lamb(arguments);
         let wolf = Wolf::start(server.socket_address(), flock).expect("a port");
         Pasture { server, wolf }
     }
@@ -304,9 +309,7 @@ fn a_map_update_that_a_snapshot_overtook_is_done_again() {
 #[test]
 fn a_map_update_that_a_snapshot_refused_leaves_no_object() {
     let flock = Overtaken::new(is_map_update);
-    let server = Server::lamb(&[]);
-    let wolf = Wolf::start(server.socket_address(), flock.clone()).expect("a port");
-    let pasture = Pasture { server, wolf };
+    let pasture = Pasture::on(&[], flock.clone());
     let (sd, other, safe) = (pasture.prey(), pasture.prey(), pasture.safe());
     let vdi = create(&sd, "a");
     sd.write(vdi, b"first", 0, 0).unwrap();

@@ -210,7 +210,7 @@ impl Vdi {
                         // another thread of ours has stored in vain.
                         if stored == view.vid.get()
                             && let Standing::Frozen =
-                                Box::pin(self.standing(cluster, op, view, index)).await?
+                                Box::pin(standing(cluster, op, view.vid, index)).await?
                         {
                             return Ok(Written::Frozen);
                         }
@@ -270,7 +270,7 @@ impl Vdi {
             result if answered(&result, SdResult::READONLY) => return Ok(Written::Stray(entry)),
             Err(error) => return Err(error),
         }
-        match self.standing(cluster, op, view, hold.index).await? {
+        match standing(cluster, op, view.vid, hold.index).await? {
             Standing::Current { size, .. } if u64::from(hold.index) << view.shift >= size => {
                 // Another client has cut it off: left there, it would come back one day.
                 lock(&self.state).removing.add(hold.index);
@@ -340,7 +340,7 @@ impl Vdi {
                 return Err(error);
             }
             // Time has passed: servers would let the update into a snapshot (7.2).
-            if let Standing::Frozen = self.standing(cluster, op, view, hold.index).await? {
+            if let Standing::Frozen = standing(cluster, op, view.vid, hold.index).await? {
                 let (opcode, result) = (op::WRITE_OBJ, SdResult::READONLY);
                 return Err(Error::Server { opcode, result });
             }
@@ -378,17 +378,6 @@ impl Vdi {
             hold.doubtful = false;
         }
         Ok(())
-    }
-
-    /// [`standing`] of the VDI as `view` shows it.
-    pub(super) async fn standing(
-        &self,
-        cluster: &Cluster,
-        op: &Op,
-        view: &View,
-        index: u32,
-    ) -> Result<Standing> {
-        standing(cluster, op, view.vid, index).await
     }
 
     /// The stored map entry of an index.

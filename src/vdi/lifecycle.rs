@@ -18,7 +18,7 @@ use crate::exec::try_for_each_concurrent;
 pub(super) const SCAN: u32 = 64 * 1024;
 /// Nonzero entries that one write empties: servers release them one by one, and clients have
 /// always sent this many (5.12).
-pub(super) const EMPTY_RUN: usize = 128;
+const EMPTY_RUN: usize = 128;
 /// Objects that are preallocated before their entries are stored together.
 const PREALLOC_RUN: u32 = 128;
 
@@ -201,12 +201,9 @@ impl Client {
             if header.store_policy != STORE_ARRAY {
                 btree::remove_all(cluster, op, vid, &ghosts).await?;
             } else {
-                let objects = 0..inode::objects(&header);
-                match empty_map(cluster, op, vid, objects, !is_snapshot, &ghosts).await? {
-                    Some(mut indexes) => own.append(&mut indexes),
-                    // Another client has taken a snapshot: what it holds stays from here on.
-                    None => emptied = false,
-                }
+                // False: another client has taken a snapshot. What it holds stays from here on.
+                let (all, note) = (0..inode::objects(&header), |index| own.push(index));
+                emptied = empty_map(cluster, op, vid, all, !is_snapshot, note, &ghosts).await?;
             }
             if emptied {
                 match inode::del_vdi(cluster, op, name, &which).await {
@@ -258,37 +255,38 @@ async fn was_frozen(cluster: &Cluster, op: &Op, vid: Vid) -> Result<bool> {
 const MAX_ATTEMPTS: usize = 10;
 
 /// Zeroes a range of a map's entries: the server releases the objects they name. Broken off at any
-/// point it can be begun again. Returns the indexes whose objects were the VDI's own; None where
-/// the map is to be that of a `working` VDI, and is a snapshot's meanwhile.
-async fn empty_map(
+/// point it can be begun again. `own` is told the indexes whose objects are the VDI's own, before
+/// they are released. False where the map is to be that of a `working` VDI, and is a snapshot's
+/// meanwhile.
+pub(super) async fn empty_map(
     cluster: &Cluster,
     op: &Op,
     vid: Vid,
     range: Range<u32>,
     working: bool,
+    mut own: impl FnMut(u32),
     ghosts: &Ghosts,
-) -> Result<Option<Vec<u32>>> {
-    let mut own = Vec::new();
+) -> Result<bool> {
     for first in range.clone().step_by(SCAN as usize) {
         let len = SCAN.min(range.end - first);
         let entries = inode::read_entries(cluster, op, vid, first, len).await?;
-        own.extend((first..).zip(&entries).filter(|(_, e)| **e == vid.get()).map(|(i, _)| i));
         for (start, len) in runs(&entries, EMPTY_RUN) {
+            let at = first + start as u32;
             // Servers would let the update into the snapshot (7.2).
-            if working
-                && let Standing::Frozen = standing(cluster, op, vid, first + start as u32).await?
-            {
-                return Ok(None);
+            if working && let Standing::Frozen = standing(cluster, op, vid, at).await? {
+                return Ok(false);
             }
-            write_run(cluster, op, vid, first + start as u32, &vec![0; len], ghosts).await?;
+            let run = (at..).zip(&entries[start..start + len]);
+            run.filter(|(_, entry)| **entry == vid.get()).for_each(|(index, _)| own(index));
+            write_run(cluster, op, vid, at, &vec![0; len], ghosts).await?;
         }
     }
-    Ok(Some(own))
+    Ok(true)
 }
 
 /// The nonzero entries as runs (start, length) from one nonzero entry to another, of at most `max`
 /// nonzero ones each. Zeros inside stay zero, which releases nothing.
-pub(super) fn runs(entries: &[u32], max: usize) -> Vec<(usize, usize)> {
+fn runs(entries: &[u32], max: usize) -> Vec<(usize, usize)> {
     let mut used = entries.iter().enumerate().filter(|(_, e)| **e != 0).map(|(i, _)| i).peekable();
     let mut runs = Vec::new();
     while let Some(start) = used.next() {
@@ -302,7 +300,7 @@ pub(super) fn runs(entries: &[u32], max: usize) -> Vec<(usize, usize)> {
 }
 
 /// Stores a run of entries that all change, of a map that nobody else changes.
-pub(super) async fn write_run(
+async fn write_run(
     cluster: &Cluster,
     op: &Op,
     vid: Vid,

@@ -8,8 +8,8 @@ use sheepdog_proto::inode::{STORE_ARRAY, VDI_SIZE_OFFSET, max_size, object_count
 use sheepdog_proto::{Oid, Request, SdResult, Vid};
 
 use super::inode::{self, answered};
-use super::io::{Piece, Standing, Written, pieces};
-use super::lifecycle::{EMPTY_RUN, SCAN, runs, write_run};
+use super::io::{Piece, Standing, Written, pieces, standing};
+use super::lifecycle::empty_map;
 use super::stale::{Cause, Retries};
 use super::{Client, Vdi, View, Which, btree};
 use crate::cluster::{Call, Cluster, Op};
@@ -56,7 +56,7 @@ impl Vdi {
         let view = self.view_of_range(cluster, op, offset, len).await?;
         let len = usize::try_from(len).map_err(|_| Error::Invalid("the length"))?;
         // What is known as a hole is left alone: it must be known of the right VDI.
-        if let Standing::Frozen = self.standing(cluster, op, &view, 0).await? {
+        if let Standing::Frozen = standing(cluster, op, view.vid, 0).await? {
             self.follow(cluster, op).await?;
         }
         try_for_each_concurrent(
@@ -122,7 +122,7 @@ impl Vdi {
         }
         // Servers let the update into a snapshot (7.2), and it cannot be taken back: what is asked
         // first is all that can be done, and leaves one round trip.
-        if let Standing::Frozen = self.standing(cluster, op, view, index).await? {
+        if let Standing::Frozen = standing(cluster, op, view.vid, index).await? {
             return Ok(Written::Frozen);
         }
         let is_array = view.store_policy == STORE_ARRAY;
@@ -138,7 +138,7 @@ impl Vdi {
         if entry == view.vid.get() && !is_array {
             btree::remove_object(cluster, op, view.vid.data(index), &hold.ghosts).await?;
         }
-        Ok(match self.standing(cluster, op, view, index).await? {
+        Ok(match standing(cluster, op, view.vid, index).await? {
             Standing::Current { .. } => Written::Stable,
             Standing::Frozen => Written::Frozen,
         })
@@ -268,13 +268,13 @@ impl Vdi {
             }
             // Neither into a snapshot, if it has become one.
             let view = self.view();
-            if let Standing::Frozen = self.standing(cluster, op, &view, 0).await? {
+            if let Standing::Frozen = standing(cluster, op, view.vid, 0).await? {
                 continue;
             }
             // Only the size: the rest of the header may be changing under others' hands (5.6).
             let bytes = size.to_le_bytes().to_vec();
             inode::write_header(cluster, op, vid, VDI_SIZE_OFFSET, bytes).await?;
-            if let Standing::Current { .. } = self.standing(cluster, op, &view, 0).await? {
+            if let Standing::Current { .. } = standing(cluster, op, view.vid, 0).await? {
                 lock(&self.state).header.vdi_size = size.into();
                 return self.wait_for_removals(cluster, op).await;
             }
@@ -306,23 +306,9 @@ impl Vdi {
         self.forget_map();
         let ghosts = client.ghosts_of(view.vid);
         ghosts.settle(cluster, op).await?;
-        for at in (first..end).step_by(SCAN as usize) {
-            let len = SCAN.min(end - at);
-            let entries = inode::read_entries(cluster, op, view.vid, at, len).await?;
-            for (start, len) in runs(&entries, EMPTY_RUN) {
-                // Servers would let the update into a snapshot (7.2).
-                if let Standing::Frozen = self.standing(cluster, op, &view, at).await? {
-                    return Ok(false);
-                }
-                // What is ours and goes must be gone before it is created again.
-                let run = (at + start as u32..).zip(&entries[start..start + len]);
-                let own = run.filter(|(_, entry)| **entry == view.vid.get());
-                own.for_each(|(index, _)| lock(&self.state).removing.add(index));
-                let zeros = vec![0; len];
-                write_run(cluster, op, view.vid, at + start as u32, &zeros, &ghosts).await?;
-            }
-        }
-        Ok(true)
+        // What is ours and goes must be gone before it is created again.
+        let note = |index| lock(&self.state).removing.add(index);
+        empty_map(cluster, op, view.vid, first..end, true, note, &ghosts).await
     }
 }
 
