@@ -13,6 +13,7 @@
 //! knows an offset. What the servers do and what a client
 //! owes them stands in `docs/protocol.md`, which comments cite by section.
 
+mod clock;
 pub mod cluster;
 pub mod error;
 mod exec;

@@ -21,8 +21,10 @@ if [ "${1:-}" != demo ]; then
     libraries="libevent_core:libevent-dev libuv:libuv1-dev glib-2.0:libglib2.0-dev"
     echo '#include <ev.h>' | cc -E -x c - >/dev/null 2>&1 || packages="$packages libev-dev"
     # Where bindgen looks for it, with which tests compare declarations with the libraries' headers.
+    # libclang-cpp is another library.
     [ -n "${LIBCLANG_PATH:-}" ] || ldconfig -p 2>/dev/null | grep -q 'libclang[-.0-9]*\.so' ||
-        ls /usr/lib/llvm*/lib/libclang*.so* >/dev/null 2>&1 || packages="$packages libclang-dev"
+        find /usr/lib/llvm*/lib -name 'libclang.so*' -o -name 'libclang-[0-9]*.so*' 2>/dev/null |
+        grep -q . || packages="$packages libclang-dev"
 fi
 for pair in $commands; do
     command -v "${pair%%:*}" >/dev/null || packages="$packages ${pair#*:}"

@@ -4,11 +4,12 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sheepdog_proto::{Request, SdResult, Vid};
 
 use super::{Backoff, Call, Class, Cluster, Link, LinkId, LinkState, Op, classify};
+use crate::clock::Instant;
 use crate::error::{Error, Result};
 use crate::exec::{WaitList, lock};
 use crate::net::Socket;

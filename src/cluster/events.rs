@@ -4,14 +4,13 @@ use std::future::Future;
 use std::os::fd::RawFd;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use rustix::event::PollFlags;
+use std::time::Duration;
 
 use super::{Cluster, Core, Link, LinkState, Op};
+use crate::clock::Instant;
 use crate::error::{Error, Result};
 use crate::exec::{Completion, Signal, catch_panic, lock};
-use crate::net::{EventSet, WakeFd, interest, wait_readable};
+use crate::net::{EventSet, Interest, WakeFd, interest};
 
 /// Callbacks of one dispatch, so that a busy handle does not starve the program's other events.
 const MAX_CALLBACKS: usize = 1024;
@@ -102,11 +101,7 @@ impl Cluster {
     /// ever.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<bool> {
         let events = self.events()?;
-        let ready = {
-            use std::os::fd::AsFd;
-            wait_readable(events.as_fd(), timeout)
-        };
-        match ready {
+        match events.wait(timeout) {
             Ok(true) => {
                 self.dispatch();
                 Ok(true)
@@ -180,7 +175,7 @@ impl Core {
 }
 
 /// What a link's socket is watched for.
-pub(super) type Watched = Option<PollFlags>;
+pub(super) type Watched = Option<Interest>;
 
 impl Link {
     /// Whether a request of an asynchronous operation may wait to be sent together with others:

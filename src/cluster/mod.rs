@@ -13,11 +13,12 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sheepdog_proto::{Request, SdResult};
 use slab::Slab;
 
+use crate::clock::Instant;
 use crate::error::{Error, Result};
 use crate::exec::{self, Budget, Lead, Tasks, Timers, WaitList, lock};
 use crate::net::{Endpoint, IoVecs, SendBuf, Socket, WakeFd, is_retry};

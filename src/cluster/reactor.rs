@@ -1,16 +1,14 @@
 //! Waiting for the gateways: what the thread that leads does for everybody.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::{Duration, Instant};
-
-use rustix::event::{PollFd, PollFlags};
+use std::time::Duration;
 
 use super::{Cluster, Core, End, LinkId, LinkState};
+use crate::clock::Instant;
 use crate::exec::{Lead, Parker, Reactor, Tasks, lock};
-use crate::net::{Socket, interest, is_retry, poll_fds};
+use crate::net::{Interest, Socket, interest, is_retry, poll_sockets};
 
 /// How long a blocking receive waits at most. Nothing can interrupt it, so this bounds how late
 /// its thread learns of a deadline, or of a request that another thread could not send at once.
@@ -45,7 +43,7 @@ enum Plan {
     None,
     /// In a receive on the only socket there is: one system call for wait and data.
     Recv(LinkId, Arc<Socket>),
-    Poll(Vec<(LinkId, Arc<Socket>, PollFlags)>, Duration),
+    Poll(Vec<(LinkId, Arc<Socket>, Interest)>, Duration),
 }
 
 impl Reactor for Cluster {
@@ -118,22 +116,16 @@ impl Cluster {
     }
 
     /// Which of `links` are ready, in their order.
-    fn poll(
-        &self,
-        links: &[(LinkId, Arc<Socket>, PollFlags)],
-        timeout: Duration,
-    ) -> Vec<PollFlags> {
-        let mut fds = vec![PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN)];
-        fds.extend(links.iter().map(|(_, socket, interest)| PollFd::new(&**socket, *interest)));
-        if let Err(e) = poll_fds(&mut fds, timeout) {
-            // Out of memory, at worst: a receive tells for itself whether there is something.
-            log::error!("poll: {e}");
-            return links.iter().map(|(_, _, interest)| *interest & PollFlags::IN).collect();
+    fn poll(&self, links: &[(LinkId, Arc<Socket>, Interest)], timeout: Duration) -> Vec<Interest> {
+        let sockets = links.iter().map(|(_, socket, interest)| (&**socket, *interest));
+        match poll_sockets(&self.wake, sockets, timeout) {
+            Ok(ready) => ready,
+            Err(e) => {
+                // Out of memory, at worst: a receive tells for itself whether there is something.
+                log::error!("poll: {e}");
+                links.iter().map(|(_, _, interest)| *interest & Interest::IN).collect()
+            }
         }
-        if !fds[0].revents().is_empty() {
-            self.wake.clear();
-        }
-        fds[1..].iter().map(|fd| fd.revents()).collect()
     }
 
     /// Does what there is to do without waiting.
@@ -168,11 +160,13 @@ impl Cluster {
                     }
                 }
             } else {
-                let mut fds = [PollFd::new(&*socket, PollFlags::OUT)];
-                let polled = poll_fds(&mut fds, Duration::ZERO);
-                let events = fds[0].revents();
-                if polled.is_ok() {
-                    self.ready(link, &socket, events, inbox);
+                let polled = poll_sockets(
+                    &self.wake,
+                    [(&*socket, Interest::OUT)].into_iter(),
+                    Duration::ZERO,
+                );
+                if let Ok(events) = polled {
+                    self.ready(link, &socket, events[0], inbox);
                 }
             }
         }
@@ -195,7 +189,7 @@ impl Cluster {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    fn ready(&self, id: LinkId, socket: &Arc<Socket>, events: PollFlags, inbox: &mut Inbox) {
+    fn ready(&self, id: LinkId, socket: &Arc<Socket>, events: Interest, inbox: &mut Inbox) {
         if events.is_empty() {
             return;
         }
@@ -218,7 +212,7 @@ impl Cluster {
                 }
             }
             // What can be sent is sent by the next plan.
-            LinkState::Up if events == PollFlags::OUT => {}
+            LinkState::Up if events == Interest::OUT => {}
             LinkState::Up => {
                 drop(core);
                 let received = socket.recv(&mut inbox.bytes, false);

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::task::Waker;
-use std::time::Instant;
+
+use crate::clock::Instant;
 
 #[derive(Default)]
 pub struct Timers {

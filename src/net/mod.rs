@@ -9,4 +9,6 @@ mod iobuf;
 mod socket;
 
 pub use iobuf::{IoVecs, RecvBuf, SendBuf};
-pub use socket::{Endpoint, EventSet, Socket, WakeFd, interest, is_retry, poll_fds, wait_readable};
+pub use socket::{Endpoint, EventSet, Interest, Socket, WakeFd, interest, is_retry, poll_sockets};
+#[cfg(test)]
+pub use socket::{poll_fds, wait_readable};

@@ -200,6 +200,13 @@ impl EventSet {
     }
 }
 
+impl EventSet {
+    /// Waits until the set is readable, for `timeout` at most; None waits for ever. Whether it is.
+    pub fn wait(&self, timeout: Option<Duration>) -> io::Result<bool> {
+        wait_readable(self.epoll.as_fd(), timeout)
+    }
+}
+
 impl AsFd for EventSet {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.epoll.as_fd()
@@ -230,6 +237,23 @@ pub fn wait_readable(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Resul
             Err(e) => return Err(e.into()),
         }
     }
+}
+
+pub use rustix::event::PollFlags as Interest;
+
+/// Which of the sockets are ready, in their order; `wake`, set, ends the wait and is cleared.
+pub fn poll_sockets<'a>(
+    wake: &WakeFd,
+    sockets: impl Iterator<Item = (&'a Socket, Interest)>,
+    timeout: Duration,
+) -> io::Result<Vec<Interest>> {
+    let mut fds = vec![PollFd::from_borrowed_fd(wake.as_fd(), PollFlags::IN)];
+    fds.extend(sockets.map(|(socket, interest)| PollFd::new(socket, interest)));
+    poll_fds(&mut fds, timeout)?;
+    if !fds[0].revents().is_empty() {
+        wake.clear();
+    }
+    Ok(fds[1..].iter().map(|fd| fd.revents()).collect())
 }
 
 /// poll(2), for `timeout` at most; an interrupted wait counts as one without events.

@@ -18,7 +18,7 @@ use crate::net::SendBuf;
 use crate::wire::Dest;
 
 /// A valid VDI name, in its field.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name([u8; NAME_LEN]);
 
 impl Name {

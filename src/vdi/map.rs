@@ -78,7 +78,9 @@ impl Removing {
     }
 
     pub fn indexes(&self) -> Vec<u32> {
-        self.discards.keys().copied().collect()
+        let mut indexes: Vec<u32> = self.discards.keys().copied().collect();
+        indexes.sort_unstable();
+        indexes
     }
 
     pub fn clear(&mut self) {
@@ -129,7 +131,9 @@ impl IndexLocks {
     pub fn uncleared(&self) -> Vec<u32> {
         let table = lock(&self.0);
         let left = table.iter().filter(|(_, busy)| busy.doubtful || !busy.ghosts.is_empty());
-        left.map(|(index, _)| *index).collect()
+        let mut indexes: Vec<u32> = left.map(|(index, _)| *index).collect();
+        indexes.sort_unstable();
+        indexes
     }
 
     /// Takes everything that was left behind, where nobody is at work any more.

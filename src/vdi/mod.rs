@@ -17,7 +17,7 @@ mod range;
 mod snapshot;
 mod stale;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
@@ -51,7 +51,8 @@ pub struct Client {
 
 #[derive(Default)]
 struct OpenVdis {
-    working: HashMap<Name, Opened>,
+    /// In an order, so that a close is the same each time.
+    working: BTreeMap<Name, Opened>,
     /// Handles of snapshots, by their VDI ids.
     snapshots: HashMap<Vid, usize>,
     waiters: WaitList,

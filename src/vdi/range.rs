@@ -2,7 +2,7 @@
 //! (5.5, 5.6).
 
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sheepdog_proto::inode::{STORE_ARRAY, VDI_SIZE_OFFSET, max_size, object_count};
 use sheepdog_proto::{Oid, Request, SdResult, Vid};
@@ -12,6 +12,7 @@ use super::io::{Piece, Standing, Written, pieces, standing};
 use super::lifecycle::empty_map;
 use super::stale::{Cause, Retries};
 use super::{Client, Vdi, View, Which, btree};
+use crate::clock::Instant;
 use crate::cluster::{Call, Cluster, Op};
 use crate::error::{Error, Refusal, Result};
 use crate::exec::{lock, try_for_each_concurrent};

@@ -59,5 +59,8 @@ pub mod net {
     }
 }
 
+#[path = "../../../src/clock.rs"]
+pub mod clock;
+
 #[path = "../../../src/exec/mod.rs"]
 pub mod exec;
