@@ -38,6 +38,8 @@ pub const CLIENT_VERSION: u8 = 1;
 pub const CLIENT_VERSION_MAX: u8 = 2;
 /// Version of the internal and admin operations on 1.0 servers (0.4).
 pub const INTERNAL_VERSION: u8 = 0x0a;
+/// That of 0.8 and 0.9 servers (0.4).
+pub const OLDER_INTERNAL_VERSION: u8 = 0x09;
 /// Bytes of the name and tag fields, of which the last must be NUL (0.7).
 pub const NAME_LEN: usize = 256;
 /// Number of VDI ids; 0 means "none" (2.5).

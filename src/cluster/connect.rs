@@ -1,19 +1,21 @@
 //! Getting a connection to some gateway, and knowing that a formatted cluster is behind it.
 
-use std::future::poll_fn;
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use sheepdog_proto::{Request, SdResult, Vid};
+use sheepdog_proto::admin::{self, SdNode};
+use sheepdog_proto::{INTERNAL_VERSION, OLDER_INTERNAL_VERSION, Request, SdResult, op};
 
+use super::health::{is_well, probe};
 use super::{Backoff, Call, Class, Cluster, Link, LinkId, LinkState, Op, classify};
 use crate::clock::Instant;
 use crate::error::{Error, Result};
 use crate::exec::{WaitList, lock};
-use crate::net::Socket;
-use crate::wire::{Dest, Wire};
+use crate::net::{Endpoint, Socket};
+use crate::wire::{Dest, Reply, Wire};
 
 /// How long one gateway may take to connect and to answer the first request while others are
 /// there to be tried.
@@ -62,7 +64,7 @@ impl Cluster {
     /// is the program's code.
     fn log_loss(&self) {
         let loss = lock(&self.core).last_loss.clone();
-        if let Some((_, gateway, why)) = loss {
+        if let Some((gateway, why)) = loss {
             log::warn!("connection to gateway {} ended: {why}", self.gateways[gateway]);
         }
     }
@@ -114,6 +116,7 @@ impl Cluster {
             guard.keep();
             Ok(link)
         });
+        let attempt = pin!(self.unless_back(attempt));
         let mut until = Instant::now() + ATTEMPT;
         if self.gateways.len() == 1 {
             // Nobody else to try: it has all the time of the operation.
@@ -122,22 +125,25 @@ impl Cluster {
         let attempt_op = Op { deadline: Some(until), ..*op };
         match self.within(&attempt_op, attempt).await {
             Ok(link) => {
-                let is_up = {
+                let gateway = {
                     let mut core = lock(&self.core);
                     core.was_connected = true;
-                    // The list is tried from its start again once this one is gone.
-                    core.next_gateway = if gateway == 0 { 1 % self.gateways.len() } else { 0 };
                     // It may have broken right after it answered.
-                    let is_up = core.up(link).is_some();
-                    if is_up {
-                        core.current = Some(link);
+                    let gateway = core.up(link).map(|link| {
+                        link.greeting = false;
+                        link.gateway
+                    });
+                    if let Some(gateway) = gateway {
+                        // The list is tried from its start again once this one is gone.
+                        core.next_gateway = if gateway == 0 { 1 % self.gateways.len() } else { 0 };
+                        core.current.get_or_insert(link);
                     }
-                    is_up
+                    gateway
                 };
-                if !is_up {
+                let Some(gateway) = gateway else {
                     return Err(Error::NotConnected(format!("{endpoint}: closed").into()));
-                }
-                log::info!("connected to gateway {endpoint}");
+                };
+                log::info!("connected to gateway {}", self.gateways[gateway]);
                 Ok(link)
             }
             Err(error) => {
@@ -157,12 +163,22 @@ impl Cluster {
         let mut core = lock(&self.core);
         core.next_serial += 1;
         let serial = core.next_serial;
-        let state = LinkState::Connecting(WaitList::default());
         let socket = Arc::new(socket);
-        let wire = Wire::new();
-        let last_received = Instant::now();
-        let (stuck, watched) = (false, None);
-        let link = Link { serial, gateway, socket, wire, state, last_received, stuck, watched };
+        let now = Instant::now();
+        let link = Link {
+            serial,
+            gateway,
+            socket,
+            wire: Wire::new(),
+            state: LinkState::Connecting(WaitList::default()),
+            last_received: now,
+            asked: now,
+            probed: None,
+            silent: false,
+            greeting: true,
+            stuck: false,
+            watched: None,
+        };
         let key = core.links.insert(link);
         core.watch(key);
         if core.polling.is_some() {
@@ -181,7 +197,9 @@ impl Cluster {
             match core.get(id).map(|link| &mut link.state) {
                 None => Poll::Ready(Ok(Err("closed".into()))),
                 Some(LinkState::Up) => Poll::Ready(Ok(Ok(()))),
-                Some(LinkState::Down(why)) => Poll::Ready(Ok(Err(why.clone()))),
+                Some(LinkState::Draining(why) | LinkState::Down(why, _)) => {
+                    Poll::Ready(Ok(Err(why.clone())))
+                }
                 Some(LinkState::Connecting(waiters)) => {
                     waiters.register(cx);
                     Poll::Pending
@@ -191,15 +209,65 @@ impl Cluster {
         .await
     }
 
+    /// The output of `attempt`, or a link that was passed over and is heard of again meanwhile.
+    async fn unless_back(
+        &self,
+        mut attempt: Pin<&mut impl Future<Output = Result<LinkId>>>,
+    ) -> Result<LinkId> {
+        poll_fn(|cx| {
+            {
+                let mut core = lock(&self.core);
+                if let Some(link) = core.current {
+                    return Poll::Ready(Ok(link));
+                }
+                core.connect_waiters.register(cx);
+            }
+            attempt.as_mut().poll(cx)
+        })
+        .await
+    }
+
     /// One cheap exchange: a peer that is no sheep, or a cluster that is not formatted, is found
-    /// out here. Asks for the inode of VDI 0, which no cluster of any generation has (3.3).
+    /// out here.
     async fn greet(&self, op: &Op, link: LinkId) -> Result<()> {
-        let request = Request::read(Vid::NONE.inode(), 0, 8);
-        let reply = self.exchange(op, link, &Call::new(request).dest(Dest::Bytes(8))).await?;
-        match reply.header.result() {
-            SdResult::SUCCESS | SdResult::NO_OBJ => Ok(()),
-            result => Err(Error::Server { opcode: request.opcode, result }),
+        let call = Call::new(probe());
+        let result = self.ask(op, link, &call).await?.header.result();
+        if is_well(result) { Ok(()) } else { Err(Error::Server { opcode: op::FLUSH_VDI, result }) }
+    }
+
+    /// A request of the library's own that touches nothing.
+    async fn ask(&self, op: &Op, link: LinkId, call: &Call) -> Result<Reply> {
+        match self.exchange(op, link, call) {
+            Some(exchange) => exchange.await,
+            None => Err(Error::Internal("a question that must wait")),
         }
+    }
+
+    /// What the gateway behind `link` knows of another: the epoch, and whether it is a member of
+    /// it. None where it does not say.
+    pub(super) async fn is_member(
+        &self,
+        op: &Op,
+        link: LinkId,
+        gateway: usize,
+    ) -> Result<Option<(u32, bool)>> {
+        // Of a unix socket nobody knows whose it is.
+        let Endpoint::Tcp(address) = self.gateways[gateway] else { return Ok(None) };
+        for proto_ver in [INTERNAL_VERSION, OLDER_INTERNAL_VERSION] {
+            let request = Request { proto_ver, ..admin::get_node_list() };
+            let room = Dest::Bytes(request.data_length.get() as usize);
+            let reply = self.ask(op, link, &Call::new(request).dest(room)).await?;
+            match reply.header.result() {
+                SdResult::VER_MISMATCH => {}
+                result if result.is_success() => {
+                    let mut nodes = admin::nodes(&reply.bytes);
+                    let is_it = |node: &SdNode| node.nid.address() == address;
+                    return Ok(Some((reply.header.epoch.get(), nodes.any(is_it))));
+                }
+                _ => return Ok(None),
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -120,7 +120,8 @@ impl Core {
         let wanted = match link.state {
             LinkState::Connecting(_) => Some(interest(false, true)),
             LinkState::Up => Some(interest(true, link.stuck)),
-            LinkState::Down(_) => None,
+            LinkState::Draining(_) => Some(interest(true, false)),
+            LinkState::Down(..) => None,
         };
         if link.watched == wanted {
             return;
@@ -142,7 +143,7 @@ impl Core {
 
     /// Makes the event loop wake up for the first timer.
     pub(super) fn arm_timer(&mut self, now: Instant) {
-        let next = self.timers.next_at();
+        let next = self.next_at();
         let Some(events) = &mut self.events else { return };
         // A timer that fires too early costs a wake-up; one for each request, a system call each.
         let in_time = match (events.armed, next) {

@@ -4,27 +4,35 @@
 //! connection they take. Knows nothing of VDIs, only which requests may be repeated.
 
 pub mod address;
+mod call;
 mod connect;
 mod events;
+mod health;
+mod pending;
 mod reactor;
 
 use std::future::{Future, poll_fn};
+use std::io::{self, ErrorKind};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use sheepdog_proto::{Request, SdResult};
+use sheepdog_proto::SdResult;
 use slab::Slab;
 
 use crate::clock::Instant;
 use crate::error::{Error, Result};
 use crate::exec::{self, Budget, Lead, Tasks, Timers, WaitList, lock};
-use crate::net::{Endpoint, IoVecs, SendBuf, Socket, WakeFd, is_retry};
-use crate::wire::{Corrupt, Dest, Id, Lost, Reply, Wire};
+use crate::net::{Endpoint, IoVecs, Socket, WakeFd, is_retry};
+use crate::wire::{Corrupt, Wire};
+
+pub use call::Call;
+pub use pending::Late;
 
 use events::{Events, Watched};
+use pending::Pending;
 use reactor::Inbox;
 
 /// How long a whole request may take unless the program says otherwise.
@@ -34,9 +42,6 @@ const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// How long a close waits for its own requests.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
-/// How long servers are given to finish what they received on a connection that broke (5.15).
-const GRACE: Duration = Duration::from_secs(1);
-
 /// A program's access to one sheepdog cluster: what an `sd_t` stands for.
 pub struct Cluster {
     gateways: Vec<Endpoint>,
@@ -64,12 +69,17 @@ struct Core {
     connecting: bool,
     connect_waiters: WaitList,
     timers: Timers,
+    /// Of links and of calls.
     next_serial: u64,
+    /// What was given up and may still happen.
+    pending: Pending,
     /// Until when the leader waits in poll, where it does.
     polling: Option<Instant>,
-    /// When a link last ended, to which gateway, and why.
-    last_loss: Option<(Instant, usize, String)>,
+    /// To which gateway a link last ended, and why.
+    last_loss: Option<(usize, Arc<str>)>,
     closing: bool,
+    /// The close has done all it can.
+    closed: bool,
     /// A gateway has answered once: trying again later makes sense.
     was_connected: bool,
     /// What an event loop watches, once there is one.
@@ -87,6 +97,15 @@ struct Link {
     wire: Wire,
     state: LinkState,
     last_received: Instant,
+    /// Since when it has owed answers, at least.
+    asked: Instant,
+    /// When it was probed, if nothing came since.
+    probed: Option<Instant>,
+    /// The probe was not answered in time: other gateways are asked until something comes. Never
+    /// taken for dead: what it has it may carry out at any time.
+    silent: bool,
+    /// It is not known yet what is behind it.
+    greeting: bool,
     /// The peer takes no more for now.
     stuck: bool,
     watched: Watched,
@@ -96,17 +115,35 @@ enum LinkState {
     /// The connect is under way; who waits for it.
     Connecting(WaitList),
     Up,
-    Down(Arc<str>),
+    /// Given up by us. Its end is awaited: only then it is known that nothing happens any more.
+    Draining(Arc<str>),
+    Down(Arc<str>, pending::End),
 }
 
 /// How a link ended.
 #[derive(Debug, thiserror::Error)]
 enum End {
+    /// The gateway closed it.
+    #[error("closed by the gateway")]
+    Closed,
+    /// Nothing comes through any more.
     #[error("{0}")]
-    Broken(String),
+    Vanished(io::Error),
     /// The peer broke the protocol.
     #[error("{}", .0.0)]
     Corrupt(Corrupt),
+    /// We do not want it any more.
+    #[error("{0}")]
+    Unwanted(&'static str),
+}
+
+impl From<io::Error> for End {
+    fn from(e: io::Error) -> End {
+        match e.kind() {
+            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => End::Closed,
+            _ => End::Vanished(e),
+        }
+    }
 }
 
 /// Names a link; a later one in its place has another serial.
@@ -114,51 +151,6 @@ enum End {
 struct LinkId {
     key: usize,
     serial: u64,
-}
-
-/// Names a request that its caller gave up while a server may still be executing it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Ghost {
-    link: LinkId,
-    id: Id,
-}
-
-#[cfg(test)]
-impl Ghost {
-    /// Ghosts that can be told apart, for tests of what becomes of them.
-    pub fn numbered(serial: u64) -> Ghost {
-        let id = Wire::new().submit(Request::default(), SendBuf::EMPTY, Dest::None);
-        Ghost { link: LinkId { key: 0, serial }, id: id.expect("a new wire has room") }
-    }
-}
-
-/// Requests that were given up while a server may still have been at them: kept by whoever must not
-/// go on before they are over.
-#[derive(Default, Debug)]
-pub struct Ghosts(Mutex<Vec<Ghost>>);
-
-impl Ghosts {
-    pub fn take(&self) -> Vec<Ghost> {
-        std::mem::take(&mut lock(&self.0))
-    }
-
-    pub fn add(&self, ghosts: Vec<Ghost>) {
-        lock(&self.0).extend(ghosts);
-    }
-
-    pub fn is_empty(&self) -> bool {
-        lock(&self.0).is_empty()
-    }
-
-    /// Waits until they are over, as far as anybody can know. Given up, it forgets none of those
-    /// that are not.
-    pub async fn settle(&self, cluster: &Cluster, op: &Op) -> Result<()> {
-        loop {
-            let Some(ghost) = lock(&self.0).last().copied() else { return Ok(()) };
-            cluster.settled(op, ghost).await?;
-            lock(&self.0).retain(|other| *other != ghost);
-        }
-    }
 }
 
 /// One operation of the program: what bounds the requests that it consists of.
@@ -178,44 +170,6 @@ impl Op {
     /// The same operation, for a part of it that ends at a time of its own if that comes first.
     pub fn until(&self, at: Instant) -> Op {
         Op { deadline: Some(self.deadline.map_or(at, |deadline| deadline.min(at))), ..*self }
-    }
-}
-
-/// A request with what belongs to it.
-pub struct Call<'a> {
-    request: Request,
-    payload: SendBuf,
-    dest: Dest,
-    resend: bool,
-    ghosts: Option<&'a Ghosts>,
-}
-
-impl<'a> Call<'a> {
-    pub fn new(request: Request) -> Call<'a> {
-        Call { request, payload: SendBuf::EMPTY, dest: Dest::None, resend: false, ghosts: None }
-    }
-
-    pub fn payload(mut self, payload: impl Into<SendBuf>) -> Call<'a> {
-        self.payload = payload.into();
-        self
-    }
-
-    pub fn dest(mut self, dest: Dest) -> Call<'a> {
-        self.dest = dest;
-        self
-    }
-
-    /// May be sent again after the connection broke under it: executed twice, or late, it does no
-    /// harm (5.15). Without this the caller must look first what came of it.
-    pub fn resendable(mut self) -> Call<'a> {
-        self.resend = true;
-        self
-    }
-
-    /// Notes the request in `ghosts` where it is given up while a server may be at it.
-    pub fn tracked(mut self, ghosts: &'a Ghosts) -> Call<'a> {
-        self.ghosts = Some(ghosts);
-        self
     }
 }
 
@@ -294,9 +248,11 @@ impl Cluster {
                 connect_waiters: WaitList::default(),
                 timers: Timers::default(),
                 next_serial: 0,
+                pending: Pending::default(),
                 polling: None,
                 last_loss: None,
                 closing: false,
+                closed: false,
                 was_connected: false,
                 events: None,
                 dispatching: 0,
@@ -353,8 +309,9 @@ impl Cluster {
     }
 
     /// Ends everything: operations under way end as cancelled, then `last` runs as the close's
-    /// own operation, then the connections go.
-    pub fn close(&self, last: impl AsyncFnOnce(&Op)) {
+    /// own operation, then the connections go. Success means that nothing of ours can happen any
+    /// more.
+    pub fn close(&self, last: impl AsyncFnOnce(&Op) -> Result<()>) -> Result<()> {
         let wakers = {
             let mut core = lock(&self.core);
             core.closing = true;
@@ -366,15 +323,16 @@ impl Cluster {
         let limit = Instant::now() + CLOSE_LIMIT;
         let deadline = Some(self.op().deadline.map_or(limit, |deadline| deadline.min(limit)));
         let op = Op { deadline, closing: true, first: true, ..self.op() };
-        let _ = self.run_op(op, async |op| {
-            last(op).await;
-            Ok(())
+        let result = self.run_op(op, async |op| {
+            last(op).await?;
+            self.settle_all(op).await
         });
         let wakers = {
             let mut core = lock(&self.core);
+            core.closed = true;
             let keys: Vec<usize> = core.links.iter().map(|(key, _)| key).collect();
             for key in keys {
-                core.fail(key, End::Broken("closed by the program".into()));
+                core.fail(key, End::Unwanted("closed by the program"));
             }
             core.all_wakers()
         };
@@ -382,72 +340,12 @@ impl Cluster {
         // The last callbacks: those of requests that this close has cancelled, and of those that
         // had ended before and were not told yet.
         self.tasks.deliver(usize::MAX);
+        result
     }
 
-    /// As [`Cluster::call_any`], for an answer that is a success. Any other result is
-    /// [`Error::Server`].
-    pub async fn call(&self, op: &Op, call: Call<'_>) -> Result<Reply> {
-        let opcode = call.request.opcode;
-        let reply = self.call_any(op, call).await?;
-        match reply.header.result() {
-            result if result.is_success() => Ok(reply),
-            result => Err(Error::Server { opcode, result }),
-        }
-    }
-
-    /// Sends a request and gives its answer. Waits for a gateway where there is none, repeats what
-    /// is refused only for the moment, and what a broken connection left open where that is safe.
-    pub async fn call_any(&self, op: &Op, call: Call<'_>) -> Result<Reply> {
-        let mut backoff = Backoff::default();
-        loop {
-            let link = self.uplink(op).await?;
-            let error = match self.exchange(op, link, &call).await {
-                Ok(reply) => {
-                    let (opcode, result) = (call.request.opcode, reply.header.result());
-                    let class = classify(result);
-                    if class == Class::GoingAway {
-                        self.drop_link(link, "the gateway is going away");
-                    }
-                    // Refused, as far as one node knows: another may have carried it out.
-                    if class == Class::Final || !call.resend {
-                        return Ok(reply);
-                    }
-                    let error = Error::Server { opcode, result };
-                    log::info!("{error}; trying again");
-                    error
-                }
-                Err(error @ Error::Lost(lost)) if !lost.sent || call.resend => error,
-                Err(error) => return Err(error),
-            };
-            if op.first {
-                return Err(error);
-            }
-            if !backoff.wait(self, op).await? {
-                // Whether the connection or the time ran out first is all the same by now.
-                return Err(if let Error::Lost(_) = error { Error::TimedOut } else { error });
-            }
-        }
-    }
-
-    /// One request on one link.
-    fn exchange<'a>(&'a self, op: &Op, link: LinkId, call: &Call<'a>) -> Exchange<'a> {
-        let (payload, dest) = (call.payload.clone(), call.dest.clone());
-        let mut woken = Vec::new();
-        let state = {
-            let mut core = lock(&self.core);
-            match core.up(link) {
-                None => ExchangeState::Failed(Error::Lost(Lost { sent: false, corrupt: None })),
-                Some(entry) => match entry.wire.submit(call.request, payload, dest) {
-                    None => ExchangeState::Failed(Error::NoMem("too many requests in flight")),
-                    Some(id) => {
-                        self.send(&mut core, link, op.lazy, &mut woken);
-                        ExchangeState::Waiting(id)
-                    }
-                },
-            }
-        };
-        woken.into_iter().for_each(Waker::wake);
-        Exchange { cluster: self, link, closing: op.closing, ghosts: call.ghosts, state }
+    /// The successes of calls with [`Call::keep_late`] that came late.
+    pub fn take_late(&self) -> Vec<Late> {
+        std::mem::take(&mut lock(&self.core).pending.late)
     }
 
     /// Sends what waits on a link, or sees to it that a dispatch does.
@@ -471,30 +369,6 @@ impl Cluster {
         }
     }
 
-    /// Waits until no server is still executing `ghost`. Where the connection broke under it
-    /// nobody can know; then a time has passed in which servers are done with what they had
-    /// received (5.15), and the answer is false.
-    pub async fn settled(&self, op: &Op, ghost: Ghost) -> Result<bool> {
-        let alive = poll_fn(|cx| {
-            let mut core = lock(&self.core);
-            if core.closing && !op.closing {
-                return Poll::Ready(Err(Error::Canceled));
-            }
-            match core.up(ghost.link) {
-                None => Poll::Ready(Ok(false)),
-                Some(link) => link.wire.poll_settled(ghost.id, cx.waker()).map(|()| Ok(true)),
-            }
-        })
-        .await?;
-        if !alive {
-            let last_loss = lock(&self.core).last_loss.as_ref().map(|(at, ..)| *at);
-            if let Some(at) = last_loss {
-                self.sleep_until(op, at + GRACE).await?;
-            }
-        }
-        Ok(alive)
-    }
-
     /// The result of `future`, or `TimedOut` where the operation's deadline comes first.
     pub async fn bounded<T>(
         &self,
@@ -504,42 +378,40 @@ impl Cluster {
         self.within(op, future).await
     }
 
-    /// The result of `future`, or `TimedOut` where the operation's deadline comes first. A gateway
-    /// that has said nothing at all since the operation began, though asked, is given up with it.
+    /// The result of `future`, or `TimedOut` where the operation's deadline comes first. Where the
+    /// gateway has said nothing at all since the operation began, though asked, others are tried
+    /// from then on.
     async fn within<T>(
         &self,
         op: &Op,
         mut future: Pin<&mut impl Future<Output = Result<T>>>,
     ) -> Result<T> {
         let Some(deadline) = op.deadline else { return future.await };
-        let mut timer = Timer { cluster: self, at: deadline, id: None };
+        let mut timer = Timer::new(self, deadline);
         let result = poll_fn(|cx| match future.as_mut().poll(cx) {
             Poll::Ready(result) => Poll::Ready(Some(result)),
             Poll::Pending => timer.poll(cx).map(|()| None),
         })
         .await;
         result.unwrap_or_else(|| {
-            self.drop_silent_link(op);
+            self.pass_over_silent_link(op);
             Err(Error::TimedOut)
         })
     }
 
-    fn drop_silent_link(&self, op: &Op) {
-        let silent = {
-            let mut core = lock(&self.core);
-            let current = core.current;
-            current.filter(|link| {
-                core.up(*link)
-                    .is_some_and(|link| link.wire.awaiting() > 0 && link.last_received < op.started)
-            })
-        };
-        if let Some(link) = silent {
-            self.drop_link(link, "no answer in time");
+    fn pass_over_silent_link(&self, op: &Op) {
+        let mut core = lock(&self.core);
+        if let Some(id) = core.current
+            && let Some(link) = core.up(id)
+            && link.wire.awaiting() > 0
+            && link.last_received < op.started
+        {
+            core.current = None;
         }
     }
 
     pub async fn sleep_until(&self, op: &Op, at: Instant) -> Result<()> {
-        let mut timer = Timer { cluster: self, at, id: None };
+        let mut timer = Timer::new(self, at);
         poll_fn(|cx| {
             if !op.closing && lock(&self.core).closing {
                 return Poll::Ready(Err(Error::Canceled));
@@ -550,14 +422,13 @@ impl Cluster {
     }
 
     /// Takes a link down that is of no more use.
-    fn drop_link(&self, link: LinkId, why: &str) {
+    fn drop_link(&self, link: LinkId, why: &'static str) {
         let mut woken = Vec::new();
         {
             let mut core = lock(&self.core);
             if core.get(link).is_some() {
-                core.fail(link.key, End::Broken(why.into()));
-                core.links[link.key].wire.take_woken(&mut woken);
-                core.forget_if_done(link.key);
+                core.fail(link.key, End::Unwanted(why));
+                core.collect(link.key, &mut woken);
             }
         }
         woken.into_iter().for_each(Waker::wake);
@@ -586,7 +457,7 @@ impl Core {
             match link.socket.send(&iov) {
                 Ok(n) => link.wire.sent(n),
                 Err(e) if is_retry(&e) => stuck = true,
-                Err(e) => return self.fail(key, End::Broken(e.to_string())),
+                Err(e) => return self.fail(key, e.into()),
             }
         }
         if link.stuck != stuck {
@@ -598,29 +469,59 @@ impl Core {
     /// Ends a link. Its requests end as lost; their wakers wait in its wire.
     fn fail(&mut self, key: usize, end: End) {
         let link = &mut self.links[key];
-        if let LinkState::Down(_) = link.state {
-            return;
-        }
-        self.last_loss = Some((Instant::now(), link.gateway, end.to_string()));
-        link.socket.shutdown();
+        let why: Arc<str> = match &link.state {
+            LinkState::Down(..) => return,
+            LinkState::Draining(why) => why.clone(),
+            LinkState::Connecting(_) | LinkState::Up => end.to_string().into(),
+        };
+        // Of what a gateway has in its socket nothing is revoked by a close of ours (5.15).
+        let drain = matches!(end, End::Corrupt(_) | End::Unwanted(_))
+            && (link.wire.awaiting() > 0 || matches!(link.state, LinkState::Draining(_)))
+            && !self.closed;
+        let id = LinkId { key, serial: link.serial };
+        let ended = match &end {
+            End::Vanished(_) => {
+                pending::End::Vanished { gateway: link.gateway, epoch: link.wire.epoch() }
+            }
+            End::Closed | End::Corrupt(_) | End::Unwanted(_) => {
+                pending::End::Closed(Instant::now())
+            }
+        };
         link.wire.lose(match end {
-            End::Broken(_) => None,
             End::Corrupt(corrupt) => Some(corrupt),
+            End::Closed | End::Vanished(_) | End::Unwanted(_) => None,
         });
-        let down = LinkState::Down(end.to_string().into());
-        if let LinkState::Connecting(mut waiters) = std::mem::replace(&mut link.state, down) {
+        let state = if drain {
+            link.socket.end();
+            LinkState::Draining(why.clone())
+        } else {
+            link.socket.shutdown();
+            self.pending.ended(id, ended);
+            LinkState::Down(why.clone(), ended)
+        };
+        if let LinkState::Connecting(mut waiters) = std::mem::replace(&mut link.state, state) {
             link.wire.add_woken(waiters.take());
         }
+        link.wire.add_woken(self.pending.waiters.take());
+        self.last_loss = Some((link.gateway, why));
         self.watch(key);
-        if self.current.is_some_and(|current| current.key == key) {
+        if self.current == Some(id) {
             self.current = None;
+        }
+    }
+
+    /// How a link ended that requests went out on.
+    fn end_of(&mut self, id: LinkId) -> pending::End {
+        match self.get(id).map(|link| &link.state) {
+            Some(LinkState::Down(_, end)) => *end,
+            _ => pending::End::Open,
         }
     }
 
     /// Removes a link that has ended, once nobody has to be told any more.
     fn forget_if_done(&mut self, key: usize) {
         let link = &self.links[key];
-        if matches!(link.state, LinkState::Down(_)) && link.wire.in_flight() == 0 {
+        if matches!(link.state, LinkState::Down(..)) && link.wire.in_flight() == 0 {
             self.links.remove(key);
         }
     }
@@ -628,6 +529,7 @@ impl Core {
     /// The wakers of everybody who waits for anything of this cluster.
     fn all_wakers(&mut self) -> Vec<Waker> {
         let mut wakers = self.connect_waiters.take();
+        wakers.append(&mut self.pending.waiters.take());
         self.timers.take_all(&mut wakers);
         for (_, link) in &mut self.links {
             link.wire.wake_all();
@@ -640,80 +542,6 @@ impl Core {
     }
 }
 
-/// A request under way. Dropped early, it gives its buffers back and lets the reply go by.
-struct Exchange<'a> {
-    cluster: &'a Cluster,
-    link: LinkId,
-    closing: bool,
-    ghosts: Option<&'a Ghosts>,
-    state: ExchangeState,
-}
-
-enum ExchangeState {
-    Waiting(Id),
-    Failed(Error),
-    Over,
-}
-
-impl Future for Exchange<'_> {
-    type Output = Result<Reply>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Reply>> {
-        let this = &mut *self;
-        let id = match std::mem::replace(&mut this.state, ExchangeState::Over) {
-            ExchangeState::Waiting(id) => id,
-            ExchangeState::Failed(error) => return Poll::Ready(Err(error)),
-            ExchangeState::Over => return Poll::Ready(Err(Error::Internal("polled too often"))),
-        };
-        let mut core = lock(&this.cluster.core);
-        let closing = core.closing;
-        let Some(link) = core.get(this.link) else {
-            return Poll::Ready(Err(Error::Lost(Lost { sent: true, corrupt: None })));
-        };
-        match link.wire.poll_reply(id, cx.waker()) {
-            Poll::Ready(result) => {
-                core.forget_if_done(this.link.key);
-                Poll::Ready(result.map_err(|lost| {
-                    if lost.sent {
-                        this.leave_ghost(id);
-                    }
-                    if closing && !this.closing { Error::Canceled } else { Error::Lost(lost) }
-                }))
-            }
-            Poll::Pending => {
-                this.state = ExchangeState::Waiting(id);
-                if closing && !this.closing {
-                    drop(core);
-                    return Poll::Ready(Err(Error::Canceled));
-                }
-                Poll::Pending
-            }
-        }
-    }
-}
-
-impl Exchange<'_> {
-    fn leave_ghost(&self, id: Id) {
-        if let Some(ghosts) = self.ghosts {
-            lock(&ghosts.0).push(Ghost { link: self.link, id });
-        }
-    }
-}
-
-impl Drop for Exchange<'_> {
-    fn drop(&mut self) {
-        if let ExchangeState::Waiting(id) = self.state {
-            let mut core = lock(&self.cluster.core);
-            if let Some(link) = core.get(self.link) {
-                if link.wire.abandon(id) {
-                    self.leave_ghost(id);
-                }
-                core.forget_if_done(self.link.key);
-            }
-        }
-    }
-}
-
 /// A deadline that registers itself when it is first waited for.
 struct Timer<'a> {
     cluster: &'a Cluster,
@@ -722,6 +550,10 @@ struct Timer<'a> {
 }
 
 impl Timer<'_> {
+    fn new(cluster: &Cluster, at: Instant) -> Timer<'_> {
+        Timer { cluster, at, id: None }
+    }
+
     fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
         let now = Instant::now();
         if now >= self.at {

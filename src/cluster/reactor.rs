@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::{Cluster, Core, End, LinkId, LinkState};
+use super::{Cluster, Core, End, LinkId, LinkState, pending};
 use crate::clock::Instant;
 use crate::exec::{Lead, Parker, Reactor, Tasks, lock};
 use crate::net::{Interest, Socket, interest, is_retry, poll_sockets};
@@ -85,14 +85,13 @@ impl Cluster {
     fn plan(&self, inbox: &mut Inbox, alone: bool) -> Plan {
         let mut core = lock(&self.core);
         let now = Instant::now();
-        core.timers.take_due(now, &mut inbox.woken);
-        core.timer_fired(now);
+        core.look_at_the_time(now, &mut inbox.woken);
         core.flush_all(inbox);
         if !inbox.woken.is_empty() {
             return Plan::None;
         }
-        let until = core.timers.next_at().map_or(now + POLL_LIMIT, |at| at.min(now + POLL_LIMIT));
-        let mut links = core.links.iter().filter(|(_, l)| !matches!(l.state, LinkState::Down(_)));
+        let until = core.next_at().map_or(now + POLL_LIMIT, |at| at.min(now + POLL_LIMIT));
+        let mut links = core.links.iter().filter(|(_, l)| !matches!(l.state, LinkState::Down(..)));
         if alone
             && until >= now + TICK
             && let (Some((key, link)), None) = (links.next(), links.next())
@@ -106,7 +105,8 @@ impl Cluster {
             let interest = match link.state {
                 LinkState::Connecting(_) => interest(false, true),
                 LinkState::Up => interest(true, link.stuck),
-                LinkState::Down(_) => return None,
+                LinkState::Draining(_) => interest(true, false),
+                LinkState::Down(..) => return None,
             };
             Some((LinkId { key, serial: link.serial }, link.socket.clone(), interest))
         });
@@ -135,14 +135,13 @@ impl Cluster {
         let links: Vec<(LinkId, Arc<Socket>, bool)> = {
             let mut core = lock(&self.core);
             let now = Instant::now();
-            core.timers.take_due(now, &mut inbox.woken);
-            core.timer_fired(now);
+            core.look_at_the_time(now, &mut inbox.woken);
             core.flush_all(inbox);
             let links = core.links.iter().filter_map(|(key, link)| {
                 let up = match link.state {
-                    LinkState::Up => true,
+                    LinkState::Up | LinkState::Draining(_) => true,
                     LinkState::Connecting(_) => false,
-                    LinkState::Down(_) => return None,
+                    LinkState::Down(..) => return None,
                 };
                 Some((LinkId { key, serial: link.serial }, link.socket.clone(), up))
             });
@@ -182,8 +181,7 @@ impl Cluster {
             let keys: Vec<usize> = core.links.iter().map(|(key, _)| key).collect();
             for key in keys {
                 core.flush(key);
-                core.links[key].wire.take_woken(&mut woken);
-                core.forget_if_done(key);
+                core.collect(key, &mut woken);
             }
         }
         woken.into_iter().for_each(Waker::wake);
@@ -206,19 +204,19 @@ impl Cluster {
                     }
                     Err(e) => {
                         inbox.woken.extend(waiters);
-                        core.fail(id.key, End::Broken(e.to_string()));
-                        core.collect(id.key, inbox);
+                        core.fail(id.key, e.into());
+                        core.collect(id.key, &mut inbox.woken);
                     }
                 }
             }
             // What can be sent is sent by the next plan.
             LinkState::Up if events == Interest::OUT => {}
-            LinkState::Up => {
+            LinkState::Up | LinkState::Draining(_) => {
                 drop(core);
                 let received = socket.recv(&mut inbox.bytes, false);
                 self.received(id, received, inbox);
             }
-            LinkState::Down(_) => {}
+            LinkState::Down(..) => {}
         }
     }
 
@@ -226,28 +224,30 @@ impl Cluster {
     /// then.
     fn received(&self, id: LinkId, received: io::Result<usize>, inbox: &mut Inbox) -> usize {
         let mut core = lock(&self.core);
-        let Some(link) = core.up(id) else { return 0 };
-        if received.is_ok() {
-            link.last_received = Instant::now();
+        let Some(link) = core.get(id) else { return 0 };
+        let up = matches!(link.state, LinkState::Up);
+        if received.as_ref().is_ok_and(|n| *n > 0) {
+            core.heard(id, &mut inbox.woken);
         }
         let fed = match received {
-            Ok(0) => Err(closed()),
-            Ok(n) => link.wire.feed(&inbox.bytes[..n]).map(|()| n).map_err(End::Corrupt),
+            Ok(0) => Err(End::Closed),
+            Ok(n) if up => {
+                let fed = core.links[id.key].wire.feed(&inbox.bytes[..n]);
+                fed.map(|()| n).map_err(End::Corrupt)
+            }
+            // Nobody waits for it any more.
+            Ok(n) => Ok(n),
             Err(e) if is_retry(&e) => return 0,
-            Err(e) => Err(End::Broken(e.to_string())),
+            Err(e) => Err(e.into()),
         };
         let result = fed.and_then(|n| Ok(n + core.receive_direct(id.key, &mut inbox.bytes)?));
         let total = result.unwrap_or_else(|end| {
             core.fail(id.key, end);
             0
         });
-        core.collect(id.key, inbox);
+        core.collect(id.key, &mut inbox.woken);
         total
     }
-}
-
-fn closed() -> End {
-    End::Broken("closed by the gateway".into())
 }
 
 impl Core {
@@ -259,7 +259,7 @@ impl Core {
             let Some((buf, range)) = link.wire.direct() else { break };
             let wanted = range.len();
             match link.socket.recv_scattered(buf, range, scratch) {
-                Ok(0) => return Err(closed()),
+                Ok(0) => return Err(End::Closed),
                 Ok(n) => {
                     total += n;
                     link.wire.filled(n.min(wanted));
@@ -268,7 +268,7 @@ impl Core {
                     }
                 }
                 Err(e) if is_retry(&e) => break,
-                Err(e) => return Err(End::Broken(e.to_string())),
+                Err(e) => return Err(e.into()),
             }
         }
         Ok(total)
@@ -278,13 +278,34 @@ impl Core {
         let keys: Vec<usize> = self.links.iter().map(|(key, _)| key).collect();
         for key in keys {
             self.flush(key);
-            self.collect(key, inbox);
+            self.collect(key, &mut inbox.woken);
         }
     }
 
-    /// Takes the wakers of a link's finished requests; forgets the link once that was its last.
-    fn collect(&mut self, key: usize, inbox: &mut Inbox) {
-        self.links[key].wire.take_woken(&mut inbox.woken);
+    /// After anything happened to a link: takes the wakers of its finished requests, notes which
+    /// of those that were given up are over, and lets go of a link that is of no more use.
+    pub(super) fn collect(&mut self, key: usize, woken: &mut Vec<Waker>) {
+        let link = &mut self.links[key];
+        let id = LinkId { key, serial: link.serial };
+        let late = link.wire.take_late();
+        if !late.is_empty() {
+            for (request, reply) in late {
+                self.pending.answered(id, request, reply);
+            }
+            woken.append(&mut self.pending.waiters.take());
+        }
+        let link = &mut self.links[key];
+        link.wire.take_woken(woken);
+        let of_no_use = match link.state {
+            LinkState::Up => self.current.is_some_and(|current| current != id) && !link.greeting,
+            LinkState::Draining(_) => true,
+            LinkState::Connecting(_) | LinkState::Down(..) => false,
+        };
+        if of_no_use && link.wire.in_flight() == 0 && !self.pending.has_open(id) {
+            link.socket.shutdown();
+            link.state = LinkState::Down("not needed".into(), pending::End::Closed(Instant::now()));
+            self.watch(key);
+        }
         self.forget_if_done(key);
     }
 }

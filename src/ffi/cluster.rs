@@ -102,9 +102,9 @@ pub unsafe extern "C" fn sd_close(sd: *mut sd_t) -> c_int {
         let (out, handle) = unsafe { (Out::new(sd)?, sd.read()) };
         let client = entry::remove_client(handle)?;
         loops::detach(handle as usize);
-        client.cluster.close(async |op| client.close_all(op).await);
+        let result = client.cluster.close(async |op| client.close_all(op).await);
         out.set(std::ptr::null_mut());
-        Ok(())
+        result
     })
 }
 

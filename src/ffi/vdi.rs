@@ -364,8 +364,8 @@ pub extern "C" fn sd_vdi_write_zeroes(
 pub extern "C" fn sd_vdi_resize(sd: sd_t, vdi: sd_vdi_t, size: usize) -> c_int {
     enter(|| {
         let handle = entry::vdi(sd, vdi)?;
-        let client = &handle.client;
-        client.cluster.run(async |op| handle.vdi.resize(client, op, size as u64).await)
+        let cluster = &handle.client.cluster;
+        cluster.run(async |op| handle.vdi.resize(cluster, op, size as u64).await)
     })
 }
 

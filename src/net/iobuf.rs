@@ -118,6 +118,19 @@ impl SendBuf {
         copy.into()
     }
 
+    /// The first bytes, and zeros where it has fewer.
+    pub fn head<const N: usize>(&self) -> [u8; N] {
+        let mut head = [0; N];
+        let mut filled = 0;
+        self.for_each(0, |bytes| {
+            let take = bytes.len().min(N - filled);
+            head[filled..][..take].copy_from_slice(&bytes[..take]);
+            filled += take;
+            filled < N
+        });
+        head
+    }
+
     /// Calls `f` with each contiguous part from `skip` on, until it returns false.
     fn for_each<'a>(&'a self, skip: usize, mut f: impl FnMut(&'a [u8]) -> bool) {
         debug_assert!(skip <= self.len);

@@ -114,6 +114,11 @@ impl Socket {
         })
     }
 
+    /// Sends nothing more; what comes in is still received, to the peer's end of the stream.
+    pub fn end(&self) {
+        let _ = shutdown(&self.0, rustix::net::Shutdown::Write);
+    }
+
     /// Ends the stream both ways: whoever waits on the socket returns at once.
     pub fn shutdown(&self) {
         let _ = shutdown(&self.0, rustix::net::Shutdown::Both);

@@ -8,7 +8,7 @@ use sheepdog_proto::{Request, SdResult, name_field, op};
 
 use super::Client;
 use super::inode::{self, Name, answered, write_request};
-use crate::cluster::{Backoff, Call, Ghosts, Op};
+use crate::cluster::{Backoff, Call, Op};
 use crate::error::{Error, Result};
 
 /// Bytes of the header.
@@ -58,14 +58,11 @@ impl Client {
         let oid = key.header.oid(id);
         let request = write_request(op::WRITE_OBJ, oid, None, LENGTH_AT as u32);
         let payload = record[LENGTH_AT..end].to_vec();
-        // An attempt whose answer was lost must be over before the next value can be set.
-        let ghosts = Ghosts::default();
         let mut backoff = Backoff::default();
         loop {
-            let call = Call::new(request).payload(payload.clone()).tracked(&ghosts);
+            let call = Call::new(request).payload(payload.clone());
             match self.cluster.call(op, call).await {
                 Err(error) if error.is_ambiguous() => {
-                    ghosts.settle(&self.cluster, op).await?;
                     if !backoff.wait(&self.cluster, op).await? {
                         return Err(error);
                     }

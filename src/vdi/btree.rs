@@ -20,9 +20,8 @@ use sheepdog_proto::inode::{BTREE_COUNTER_OFFSET, MAP_OFFSET};
 use sheepdog_proto::{Oid, SdResult, Vid, op};
 
 use super::inode::{answered, read_object, remove_request, write_request};
-use super::map::IndexHold;
 use super::{Vdi, View};
-use crate::cluster::{Backoff, Call, Cluster, Ghosts, Op};
+use crate::cluster::{Backoff, Call, Cluster, Op};
 use crate::error::{Error, Result};
 use crate::exec::{lock, try_for_each_concurrent};
 use crate::net::SendBuf;
@@ -417,7 +416,7 @@ impl Vdi {
         if let Ok(owner) = known() {
             return Ok(owner.get());
         }
-        let _turn = self.tree_turn(cluster, op).await?;
+        let _turn = self.tree_lock.exclusive(0).await;
         loop {
             match known() {
                 Ok(owner) => return Ok(owner.get()),
@@ -435,7 +434,7 @@ impl Vdi {
         view: &View,
         changes: &[(u32, Vid)],
     ) -> Result<()> {
-        let mut turn = self.tree_turn(cluster, op).await?;
+        let _turn = self.tree_lock.exclusive(0).await;
         let (mut is_fresh, mut refused) = (false, false);
         loop {
             let planned = match &lock(&self.state).tree {
@@ -464,19 +463,18 @@ impl Vdi {
             if plan.is_empty() {
                 return Ok(());
             }
-            turn.doubtful = true;
-            match store_all(cluster, op, &turn.ghosts, writes).await {
+            let doubt = Doubt(Some(self));
+            match store_all(cluster, op, writes).await {
                 Ok(()) => {
                     if let Some(tree) = &mut lock(&self.state).tree {
                         tree.apply(plan);
                     }
-                    turn.doubtful = false;
+                    doubt.resolve();
                     return Ok(());
                 }
                 Err(Error::Server { .. }) if !refused => {
+                    // What is stored is read again.
                     refused = true;
-                    lock(&self.state).tree = None;
-                    turn.doubtful = false;
                 }
                 Err(error) => return Err(error),
             }
@@ -485,27 +483,12 @@ impl Vdi {
 
     /// While the gate is closed: frees the objects of a hypervolume from `first` on.
     pub(super) async fn cut_off_tree(&self, cluster: &Cluster, op: &Op, first: u64) -> Result<()> {
-        let turn = self.tree_turn(cluster, op).await?;
+        let _turn = self.tree_lock.exclusive(0).await;
         // Nobody reads it before the turn is over.
         lock(&self.state).tree = None;
         let (vid, order) = (self.view().vid, Order::EntriesFirst);
-        remove_from(cluster, op, vid, first, order, &turn.ghosts).await?;
-        turn.ghosts.settle(cluster, op).await
-    }
-
-    /// The right to read more of the tree, or to change it. What others gave up is over by then,
-    /// and what it left in doubt will be read again.
-    async fn tree_turn(&self, cluster: &Cluster, op: &Op) -> Result<IndexHold<'_>> {
-        let mut turn = self.tree_lock.exclusive(0).await;
-        while let Some(ghost) = turn.inherited_ghosts.last() {
-            cluster.settled(op, *ghost).await?;
-            turn.inherited_ghosts.pop();
-        }
-        if turn.doubtful {
-            lock(&self.state).tree = None;
-            turn.doubtful = false;
-        }
-        Ok(turn)
+        remove_from(cluster, op, vid, first, order).await?;
+        Ok(())
     }
 
     async fn read_more(&self, cluster: &Cluster, op: &Op, unread: Unread) -> Result<()> {
@@ -532,6 +515,23 @@ impl Vdi {
     }
 }
 
+/// A tree that is being changed: it is read again unless all was stored.
+struct Doubt<'a>(Option<&'a Vdi>);
+
+impl Doubt<'_> {
+    fn resolve(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        if let Some(vdi) = self.0 {
+            lock(&vdi.state).tree = None;
+        }
+    }
+}
+
 /// Whether these bytes are what is stored at these places.
 async fn are_stored(cluster: &Cluster, op: &Op, marks: Vec<(Oid, u32, Vec<u8>)>) -> Result<bool> {
     for (oid, offset, bytes) in marks {
@@ -542,22 +542,21 @@ async fn are_stored(cluster: &Cluster, op: &Op, marks: Vec<(Oid, u32, Vec<u8>)>)
     Ok(true)
 }
 
-async fn store_all(cluster: &Cluster, op: &Op, ghosts: &Ghosts, writes: Vec<Write>) -> Result<()> {
+async fn store_all(cluster: &Cluster, op: &Op, writes: Vec<Write>) -> Result<()> {
     for write in writes {
-        store(cluster, op, ghosts, write).await?;
+        store(cluster, op, write).await?;
     }
     Ok(())
 }
 
 /// Stores a part of the tree, never beside a lost attempt to store anything of it. Twice the same
 /// does no harm.
-async fn store(cluster: &Cluster, op: &Op, ghosts: &Ghosts, write: Write) -> Result<()> {
+async fn store(cluster: &Cluster, op: &Op, write: Write) -> Result<()> {
     let request = write_request(write.opcode, write.oid, None, write.offset);
     let payload = SendBuf::from(write.bytes);
     let mut backoff = Backoff::default();
     loop {
-        ghosts.settle(cluster, op).await?;
-        let call = Call::new(request).payload(payload.clone()).tracked(ghosts);
+        let call = Call::new(request).payload(payload.clone());
         match cluster.call(op, call).await {
             Err(error) if error.is_ambiguous() => {
                 if !backoff.wait(cluster, op).await? {
@@ -571,13 +570,8 @@ async fn store(cluster: &Cluster, op: &Op, ghosts: &Ghosts, write: Write) -> Res
 
 /// Removes an object that nothing names any more, or will when the caller is done. Servers do not
 /// count the references of hypervolumes, so nobody else does it.
-pub(super) async fn remove_object(
-    cluster: &Cluster,
-    op: &Op,
-    oid: Oid,
-    ghosts: &Ghosts,
-) -> Result<()> {
-    let call = Call::new(remove_request(oid)).resendable().tracked(ghosts);
+pub(super) async fn remove_object(cluster: &Cluster, op: &Op, oid: Oid) -> Result<()> {
+    let call = Call::new(remove_request(oid)).resendable();
     match cluster.call(op, call).await {
         result if answered(&result, SdResult::NO_OBJ) => Ok(()),
         result => result.map(drop),
@@ -596,15 +590,10 @@ enum Order {
 /// Removes all objects of a hypervolume, and its tree except for the root, which is empty then.
 /// 1.0 servers would do it as well when they delete the VDI, but all others wait meanwhile, and
 /// the nodes stay (4.11).
-pub(super) async fn remove_all(
-    cluster: &Cluster,
-    op: &Op,
-    vid: Vid,
-    ghosts: &Ghosts,
-) -> Result<()> {
-    let counter = remove_from(cluster, op, vid, 0, Order::ObjectsFirst, ghosts).await?;
+pub(super) async fn remove_all(cluster: &Cluster, op: &Op, vid: Vid) -> Result<()> {
+    let counter = remove_from(cluster, op, vid, 0, Order::ObjectsFirst).await?;
     let nodes = 0..counter.min(MAX_NODES);
-    try_for_each_concurrent(nodes.map(|n| remove_object(cluster, op, vid.btree(n), ghosts))).await
+    try_for_each_concurrent(nodes.map(|n| remove_object(cluster, op, vid.btree(n)))).await
 }
 
 /// Cuts the tree off at `first` and removes the objects behind, from the end on, so that what is
@@ -615,7 +604,6 @@ async fn remove_from(
     vid: Vid,
     first: u64,
     order: Order,
-    ghosts: &Ghosts,
 ) -> Result<u32> {
     let mut tree = Tree::read(cluster, op, vid).await?;
     loop {
@@ -642,11 +630,11 @@ async fn remove_from(
                 }
             };
             if order == Order::EntriesFirst {
-                store(cluster, op, ghosts, write).await?;
-                remove_objects(cluster, op, vid, &cut, ghosts).await?;
+                store(cluster, op, write).await?;
+                remove_objects(cluster, op, vid, &cut).await?;
             } else {
-                remove_objects(cluster, op, vid, &cut, ghosts).await?;
-                store(cluster, op, ghosts, write).await?;
+                remove_objects(cluster, op, vid, &cut).await?;
+                store(cluster, op, write).await?;
             }
         }
         let (Some(oid), Root::Children(children)) = (node, &mut tree.root) else { break };
@@ -661,22 +649,16 @@ async fn remove_from(
         if children.is_empty() {
             tree.root = Root::Leaves(Vec::new());
         }
-        store(cluster, op, ghosts, tree.root_header(vid, header)).await?;
-        remove_object(cluster, op, oid, ghosts).await?;
+        store(cluster, op, tree.root_header(vid, header)).await?;
+        remove_object(cluster, op, oid).await?;
     }
     Ok(tree.counter())
 }
 
 /// Removes the objects that these leaves name, unless they are another VDI's.
-async fn remove_objects(
-    cluster: &Cluster,
-    op: &Op,
-    vid: Vid,
-    leaves: &[Leaf],
-    ghosts: &Ghosts,
-) -> Result<()> {
+async fn remove_objects(cluster: &Cluster, op: &Op, vid: Vid, leaves: &[Leaf]) -> Result<()> {
     let own = leaves.iter().filter(|leaf| leaf.vdi_id.get() == vid.get());
-    let objects = own.map(|leaf| remove_object(cluster, op, vid.data(leaf.idx.get()), ghosts));
+    let objects = own.map(|leaf| remove_object(cluster, op, vid.data(leaf.idx.get())));
     try_for_each_concurrent(objects).await
 }
 

@@ -1,18 +1,17 @@
 //! What generation the servers are of, as far as it changes what they may be asked (7.1).
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use sheepdog_proto::header::VdiArm;
-use sheepdog_proto::{DEFAULT_BLOCK_SIZE_SHIFT, INTERNAL_VERSION, Request, SdResult, op};
+use sheepdog_proto::{
+    DEFAULT_BLOCK_SIZE_SHIFT, INTERNAL_VERSION, OLDER_INTERNAL_VERSION, Request, SdResult, op,
+};
 
 use super::Client;
 use super::inode::answered;
+use super::removal::Removals;
 use crate::cluster::{Call, Op};
 use crate::error::{Error, Result};
-
-/// Version of the internal protocol of 0.8 and 0.9 servers (0.4).
-const OLDER_INTERNAL_VERSION: u8 = 0x09;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Generation {
@@ -40,25 +39,16 @@ impl Generation {
     }
 }
 
-/// What a client has found out about its servers.
+/// What a client has found out about its servers, and what they have still to do for it.
 #[derive(Default)]
 pub struct Servers {
     generation: OnceLock<Generation>,
-    /// Objects that no map names stay: they are of 0.8 (7.1).
-    keep_discarded: AtomicBool,
+    pub removals: Removals,
 }
 
 impl Servers {
     pub fn are_older(&self) -> bool {
         self.generation.get() == Some(&Generation::Older)
-    }
-
-    pub fn keep_discarded(&self) -> bool {
-        self.keep_discarded.load(Ordering::Relaxed)
-    }
-
-    pub fn set_keep_discarded(&self) {
-        self.keep_discarded.store(true, Ordering::Relaxed);
     }
 }
 

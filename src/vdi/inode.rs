@@ -8,12 +8,14 @@ use sheepdog_proto::inode::{
 };
 use sheepdog_proto::zerocopy::FromBytes;
 use sheepdog_proto::{
-    DEFAULT_BLOCK_SIZE_SHIFT, NAME_LEN, Oid, Request, SdResult, VDI_BITMAP_LEN, Vid, field_text,
-    name_field, op,
+    DEFAULT_BLOCK_SIZE_SHIFT, NAME_LEN, Oid, Request, Response, SdResult, VDI_BITMAP_LEN, Vid,
+    field_text, name_field, op,
 };
 
-use crate::cluster::{Backoff, Call, Cluster, Ghosts, Op};
+use super::outcome::{Outcome, Step};
+use crate::cluster::{Backoff, Call, Cluster, Late, Op};
 use crate::error::{Error, Refusal, Result};
+use crate::exec::join;
 use crate::net::SendBuf;
 use crate::wire::Dest;
 
@@ -76,7 +78,7 @@ fn name_and_tag(name: &Name, which: &Which) -> SendBuf {
 }
 
 /// What a server says of a name or tag that is in use.
-pub fn exists() -> Error {
+pub fn in_use() -> Error {
     Error::Server { opcode: op::NEW_VDI, result: SdResult::VDI_EXIST }
 }
 
@@ -90,8 +92,8 @@ pub fn is_gone<T>(result: &Result<T>) -> bool {
     answered(result, SdResult::NO_VDI) || answered(result, SdResult::NO_TAG)
 }
 
-fn vid_of(reply: &crate::wire::Reply) -> Result<Vid> {
-    reply.header.vdi().vid().ok_or(Error::BadReply("a VDI id that cannot be"))
+fn vid_of(header: &Response) -> Result<Vid> {
+    header.vdi().vid().ok_or(Error::BadReply("a VDI id that cannot be"))
 }
 
 /// GET_VDI_INFO (4.9).
@@ -99,7 +101,7 @@ pub async fn lookup(cluster: &Cluster, op: &Op, name: &Name, which: &Which) -> R
     let arm = VdiArm { snapid: which.snap_id.into(), ..Default::default() };
     let request = Request::new(op::GET_VDI_INFO, op::FLAG_WRITE, arm);
     let call = Call::new(request).payload(name_and_tag(name, which)).resendable();
-    vid_of(&cluster.call(op, call).await?)
+    vid_of(&cluster.call(op, call).await?.header)
 }
 
 /// LOCK_VDI of the working VDI, for one writer (4.10). A lookup where the cluster has no locks.
@@ -107,19 +109,28 @@ pub async fn lock(cluster: &Cluster, op: &Op, name: &Name) -> Result<Vid> {
     let arm = VdiArm { lock_type: op::LOCK_NORMAL.into(), ..Default::default() };
     let request = Request::new(op::LOCK_VDI, op::FLAG_WRITE, arm);
     // Sent again after a loss it may meet its own lock, which looks like another's: busy (5.15).
-    let call = Call::new(request).payload(name_and_tag(name, &Which::WORKING)).resendable();
-    vid_of(&cluster.call(op, call).await?)
+    let payload = name_and_tag(name, &Which::WORKING);
+    let call = Call::new(request).payload(payload).resendable().keep_late();
+    vid_of(&cluster.call(op, call).await?.header)
 }
 
-/// RELEASE_VDI of a lock taken by [`lock`].
-pub async fn release(cluster: &Cluster, op: &Op, vid: Vid) -> Result<()> {
+/// The lock that an answer to [`lock`] gave which came too late for it.
+pub fn late_lock(late: &Late) -> Option<(Name, Vid)> {
+    let name = Name(late.payload.head());
+    vid_of(&late.reply).ok().map(|vid| (name, vid))
+}
+
+/// RELEASE_VDI of a lock taken by [`lock`]. It goes out once nothing can happen to the VDI any more
+/// that was given up: whoever has the lock next must not meet it.
+pub async fn release(cluster: &Cluster, op: &Op, name: &Name, vid: Vid) -> Result<()> {
     let arm = VdiArm {
         base_vdi_id: vid.get().into(),
         lock_type: op::LOCK_NORMAL.into(),
         ..Default::default()
     };
-    let call = Call::new(Request::new(op::RELEASE_VDI, 0, arm)).resendable();
-    cluster.call(op, call).await.map(drop)
+    // Servers take no notice of the name; it tells ourselves whose lock this is.
+    let request = Request::new(op::RELEASE_VDI, op::FLAG_WRITE, arm);
+    cluster.call(op, Call::new(request).payload(name.0.to_vec()).resendable()).await.map(drop)
 }
 
 /// NEW_VDI (4.2): the arm's `snapid` and `base_vdi_id` choose among its forms. `before` is the
@@ -132,12 +143,12 @@ pub async fn new_vdi(
     before: Option<Vid>,
 ) -> Result<Vid> {
     let request = Request::new(op::NEW_VDI, op::FLAG_WRITE, arm);
-    let ghosts = Ghosts::default();
     let mut backoff = Backoff::default();
     loop {
-        let call = Call::new(request).payload(name.0.to_vec()).tracked(&ghosts);
+        // What the name stands for now is written to as well, where that is not the base.
+        let call = Call::new(request).payload(name.0.to_vec()).changes(before);
         match cluster.call(op, call).await {
-            Ok(reply) => return vid_of(&reply),
+            Ok(reply) => return vid_of(&reply.header),
             Err(error) if error.is_ambiguous() => {
                 if !backoff.wait(cluster, op).await? {
                     return Err(error);
@@ -146,7 +157,6 @@ pub async fn new_vdi(
             Err(error) => return Err(error),
         }
         // The answer was lost: what the name stands for now tells what came of it (5.15).
-        ghosts.settle(cluster, op).await?;
         match lookup(cluster, op, name, &Which::WORKING).await {
             Ok(now) if Some(now) == before => {}
             Ok(now) => {
@@ -156,7 +166,7 @@ pub async fn new_vdi(
                     && header.block_size_shift == arm.block_size_shift;
                 return match ours {
                     true => Ok(now),
-                    false => Err(exists()),
+                    false => Err(in_use()),
                 };
             }
             result if before.is_none() && answered(&result, SdResult::NO_VDI) => {}
@@ -192,10 +202,16 @@ pub async fn write_header(
 }
 
 /// DEL_VDI (4.11), of a VDI whose map is empty.
-pub async fn del_vdi(cluster: &Cluster, op: &Op, name: &Name, which: &Which) -> Result<()> {
+pub async fn del_vdi(
+    cluster: &Cluster,
+    op: &Op,
+    name: &Name,
+    which: &Which,
+    vid: Vid,
+) -> Result<()> {
     let arm = VdiArm { snapid: which.snap_id.into(), ..Default::default() };
     let request = Request::new(op::DEL_VDI, op::FLAG_WRITE, arm);
-    let call = Call::new(request).payload(name_and_tag(name, which));
+    let call = Call::new(request).payload(name_and_tag(name, which)).changes(Some(vid));
     cluster.call(op, call).await.map(drop)
 }
 
@@ -254,11 +270,52 @@ pub async fn write_entries(
     vid: Vid,
     first: u32,
     entries: &[u32],
-    ghosts: &Ghosts,
 ) -> Result<()> {
     let bytes: Vec<u8> = entries.iter().flat_map(|e| e.to_le_bytes()).collect();
     let request = write_request(op::WRITE_OBJ, vid.inode(), None, map_entry_offset(first));
-    cluster.call(op, Call::new(request).payload(bytes).tracked(ghosts)).await.map(drop)
+    cluster.call(op, Call::new(request).payload(bytes)).await.map(drop)
+}
+
+/// What a VDI is after its map was changed.
+#[derive(Clone, Copy)]
+pub struct Standing {
+    /// The index that was asked for has an object of the VDI's own.
+    pub object: bool,
+    pub size: u64,
+}
+
+/// Makes sure that the VDI is still the working one, after an update of its map was acknowledged,
+/// and tells whether it has an object of its own at `index`.
+///
+/// A 1.0 server that takes a snapshot reads the whole inode and writes it back: an update in
+/// between is acknowledged and lost (4.2). It marks the VDI read-only before that; so where the
+/// mark is not there yet, the update was in time. An empty write is refused like any other once
+/// the mark is there. The header tells of a VDI that was deleted meanwhile, which servers do not
+/// mark.
+pub async fn standing(cluster: &Cluster, op: &Op, vid: Vid, index: u32) -> Step<Standing> {
+    let touch = write_request(op::WRITE_OBJ, vid.data(index), None, 0);
+    let touch = cluster.call(op, Call::new(touch).resendable());
+    let (touched, header) = join(touch, read_header(cluster, op, vid)).await;
+    let object = match touched {
+        Ok(_) => true,
+        result if answered(&result, SdResult::NO_OBJ) => false,
+        Err(error) => return Err(error.into()),
+    };
+    let header = header?;
+    if header.is_snapshot() || header.is_deleted() {
+        return Err(Outcome::Frozen);
+    }
+    Ok(Standing { object, size: header.vdi_size.get() })
+}
+
+/// Whether an object is there.
+pub async fn exists(cluster: &Cluster, op: &Op, oid: Oid) -> Result<bool> {
+    let call = Call::new(Request::read(oid, 0, 1)).dest(Dest::Bytes(1)).resendable();
+    match cluster.call(op, call).await {
+        Ok(_) => Ok(true),
+        result if answered(&result, SdResult::NO_OBJ) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// A request that removes an object which nothing names (4.6).

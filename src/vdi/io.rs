@@ -1,20 +1,34 @@
-//! Reading and writing: ranges of a VDI as pieces of objects (5.3, 5.4, 5.5).
+//! Reading and writing: ranges of a VDI as pieces of objects (5.3, 5.4, 5.5), and what happens to
+//! one index of the map:
+//!
+//! ```text
+//! UNKNOWN --read, once nothing is pending there--> HOLE | INHERITED | OWNED
+//! HOLE, INHERITED --create--> CREATING --answer--> MAPPING --answer, still current--> OWNED
+//! CREATING --given up--> as before; the next CREATE waits for the lost one
+//! MAPPING --given up--> UNKNOWN
+//! OWNED --entry becomes 0--> UNKNOWN --answer--> HOLE; the next CREATE waits for the removal
+//! any --READONLY--> UNKNOWN, of the VDI that the name stands for by then
+//! ```
+//!
+//! HOLE, INHERITED and OWNED are entries that are 0, another's and the VDI's own; CREATING and
+//! MAPPING are steps of whoever holds the index exclusively. What was given up is pending in the
+//! cluster, which keeps whatever touches the same from going out.
 
 use std::mem;
 use std::ops::Range;
 
 use sheepdog_proto::header::ObjArm;
 use sheepdog_proto::inode::STORE_ARRAY;
-use sheepdog_proto::{Request, SdResult, Vid, op};
+use sheepdog_proto::{Oid, Request, SdResult, op};
 
-use super::inode::{self, answered, write_request};
-use super::map::{IndexHold, PAGE, owner};
-use super::range::REMOVAL_LIMIT;
-use super::stale::{Cause, Retries};
+use super::inode::{self, answered, standing, write_request};
+use super::map::{IndexHold, Missing, PAGE, owner};
+use super::outcome::{Outcome, Step};
+use super::stale::Retries;
 use super::{Vdi, View, Which};
 use crate::cluster::{Backoff, Call, Cluster, Op};
 use crate::error::{Error, Refusal, Result};
-use crate::exec::{join, lock, try_for_each_concurrent};
+use crate::exec::{lock, try_for_each_concurrent};
 use crate::net::{RecvBuf, SendBuf};
 use crate::wire::Dest;
 
@@ -109,32 +123,39 @@ impl Vdi {
         let mut retries = Retries::default();
         loop {
             let view = self.view();
-            let entry = match self.entry(cluster, op, &view, index).await {
-                result if answered(&result, SdResult::READONLY) => {
-                    let cause = Cause::Frozen;
-                    Box::pin(self.refresh(cluster, op, &view, cause, &mut retries)).await?;
-                    continue;
+            match self.read_once(cluster, op, &view, index, offset, &mut buf).await {
+                Ok(()) => return Ok(()),
+                Err(outcome) => {
+                    Box::pin(self.refresh(cluster, op, &view, outcome, &mut retries)).await?;
                 }
-                result => result?,
-            };
-            let Some(owner) = owner(entry)? else {
-                buf.zero_from(0);
-                return Ok(());
-            };
-            let request = Request::read(owner.data(index), offset, buf.len() as u32);
-            let call = Call::new(request).dest(Dest::User(buf.clone())).resendable();
-            match cluster.call(op, call).await {
-                Ok(reply) => {
-                    // What a server leaves off is zero (5.3).
-                    buf.zero_from((reply.header.data_length.get() as usize).min(buf.len()));
-                    return Ok(());
-                }
-                result if answered(&result, SdResult::NO_OBJ) => {
-                    let cause = Cause::Gone { index, entry };
-                    Box::pin(self.refresh(cluster, op, &view, cause, &mut retries)).await?;
-                }
-                Err(error) => return Err(error),
             }
+        }
+    }
+
+    async fn read_once(
+        &self,
+        cluster: &Cluster,
+        op: &Op,
+        view: &View,
+        index: u32,
+        offset: u32,
+        buf: &mut RecvBuf,
+    ) -> Step<()> {
+        let entry = self.entry(cluster, op, view, index).await?;
+        let Some(owner) = owner(entry)? else {
+            buf.zero_from(0);
+            return Ok(());
+        };
+        let request = Request::read(owner.data(index), offset, buf.len() as u32);
+        let call = Call::new(request).dest(Dest::User(buf.clone())).resendable();
+        match cluster.call(op, call).await {
+            Ok(reply) => {
+                // What a server leaves off is zero (5.3).
+                buf.zero_from((reply.header.data_length.get() as usize).min(buf.len()));
+                Ok(())
+            }
+            result if answered(&result, SdResult::NO_OBJ) => Err(Outcome::Gone { index, entry }),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -142,7 +163,7 @@ impl Vdi {
         if self.which != Which::WORKING {
             return Err(Error::Refused(Refusal::ReadOnly));
         }
-        let _change = self.changes.begin();
+        let _operation = self.operations.pass().await?;
         let view = self.view_of_range(cluster, op, offset, buf.len() as u64).await?;
         let piece = |p: Piece| self.write_piece(cluster, op, p.index, p.offset, buf.slice(p.range));
         match only_piece(offset, buf.len(), view.shift) {
@@ -154,7 +175,7 @@ impl Vdi {
         }
     }
 
-    pub(super) async fn write_piece(
+    async fn write_piece(
         &self,
         cluster: &Cluster,
         op: &Op,
@@ -164,18 +185,18 @@ impl Vdi {
     ) -> Result<()> {
         let mut retries = Retries::default();
         loop {
-            let pass = self.gate.pass().await;
+            let pass = self.pieces.pass().await?;
             let view = self.view();
             // Cut off meanwhile: written now, it would come back when the VDI grows again.
             let end = (u64::from(index) << view.shift) + u64::from(offset) + buf.len() as u64;
             if end > view.size {
                 return Err(BEYOND);
             }
-            let result = self.write_once(cluster, op, &view, index, offset, &buf).await;
+            let step = self.write_once(cluster, op, &view, index, offset, &buf).await;
             // Whoever refreshes must close the gate, with this writer outside.
             drop(pass);
-            let Some(cause) = Cause::of(result, index)? else { return Ok(()) };
-            Box::pin(self.refresh(cluster, op, &view, cause, &mut retries)).await?;
+            let Err(outcome) = step else { return Ok(()) };
+            Box::pin(self.refresh(cluster, op, &view, outcome, &mut retries)).await?;
         }
     }
 
@@ -188,16 +209,13 @@ impl Vdi {
         index: u32,
         offset: u32,
         buf: &SendBuf,
-    ) -> Result<Written> {
+    ) -> Step<()> {
         let mut hold = self.indexes.shared(index).await;
         let mut asked = false;
         loop {
-            if hold.needs_clearing() {
-                Box::pin(self.clear_up(cluster, op, view, &mut hold)).await?;
-            }
             let entry = self.entry(cluster, op, view, index).await?;
             if entry == view.vid.get() {
-                return overwrite(cluster, op, view, &hold, offset, buf).await;
+                return overwrite(cluster, op, view.vid.data(index), offset, buf).await;
             }
             if hold.is_exclusive() {
                 // Another client's resize may have made an object of our own there, which a CREATE
@@ -208,17 +226,14 @@ impl Vdi {
                     if stored != entry {
                         // Ours, though we did not know: of a VDI that is no more it may be what
                         // another thread of ours has stored in vain.
-                        if stored == view.vid.get()
-                            && let Standing::Frozen =
-                                Box::pin(standing(cluster, op, view.vid, index)).await?
-                        {
-                            return Ok(Written::Frozen);
+                        if stored == view.vid.get() {
+                            Box::pin(standing(cluster, op, view.vid, index)).await?;
                         }
                         lock(&self.state).pages.set(index, stored);
                         continue;
                     }
                 }
-                let allocate = self.allocate(cluster, op, view, &mut hold, entry, offset, buf);
+                let allocate = self.allocate(cluster, op, view, &hold, entry, offset, buf);
                 return Box::pin(allocate).await;
             }
             drop(hold);
@@ -235,57 +250,74 @@ impl Vdi {
         cluster: &Cluster,
         op: &Op,
         view: &View,
-        hold: &mut IndexHold<'_>,
+        hold: &IndexHold<'_>,
         entry: u32,
         offset: u32,
         buf: &SendBuf,
-    ) -> Result<Written> {
-        self.wait_for_removal(cluster, op, view, hold.index, REMOVAL_LIMIT).await?;
-        let oid = view.vid.data(hold.index);
-        let base = owner(entry)?.map(|owner| owner.data(hold.index));
-        let request = write_request(op::CREATE_AND_WRITE_OBJ, oid, base, offset);
-        let mut backoff = Backoff::default();
-        loop {
-            let call = Call::new(request).payload(buf.clone()).tracked(&hold.ghosts);
-            match cluster.call(op, call).await {
-                Ok(_) => break,
-                // Nobody else writes to the object, and no map update names it: it may be created
-                // again, but never beside the lost attempt (0.5).
-                Err(error) if error.is_ambiguous() => {
-                    hold.inherited_ghosts.append(&mut hold.ghosts.take());
-                    self.clear_up(cluster, op, view, hold).await?;
-                    if !backoff.wait(cluster, op).await? {
-                        return Err(error);
-                    }
-                }
-                Err(error) => match error.server_result() {
-                    Some(SdResult::READONLY) => return Ok(Written::Frozen),
-                    Some(SdResult::NO_OBJ) if base.is_some() => return Ok(Written::Gone(entry)),
-                    _ => return Err(error),
-                },
+    ) -> Step<()> {
+        let (index, oid) = (hold.index, view.vid.data(hold.index));
+        let base = owner(entry)?.map(|owner| owner.data(index));
+        self.servers.wait_for_removal(cluster, op, oid).await?;
+        match create(cluster, op, oid, base, offset, buf).await {
+            result if base.is_some() && answered(&result, SdResult::NO_OBJ) => {
+                return Err(Outcome::Gone { index, entry });
             }
+            result => result?,
         }
-        match self.update_entry(cluster, op, view, hold, entry, view.vid.get()).await {
-            Ok(()) => {}
-            result if answered(&result, SdResult::READONLY) => return Ok(Written::Stray(entry)),
-            Err(error) => return Err(error),
+        // From here on there is an object that may have to go again.
+        match self.map_and_confirm(cluster, op, view, hold, entry).await {
+            Err(Outcome::Frozen) => Err(Outcome::Stray { index, entry }),
+            result => result,
         }
-        match standing(cluster, op, view.vid, hold.index).await? {
-            Standing::Current { size, .. } if u64::from(hold.index) << view.shift >= size => {
-                // Another client has cut it off: left there, it would come back one day.
-                lock(&self.state).removing.add(hold.index);
-                self.update_entry(cluster, op, view, hold, view.vid.get(), 0).await?;
-                lock(&self.state).header.vdi_size = size.into();
-                Err(BEYOND)
-            }
-            Standing::Current { object: true, .. } => Ok(Written::Stable),
-            Standing::Current { object: false, .. } => Ok(Written::Gone(view.vid.get())),
-            Standing::Frozen => {
+    }
+
+    /// Maps an object that was just created, and makes sure that it counts.
+    async fn map_and_confirm(
+        &self,
+        cluster: &Cluster,
+        op: &Op,
+        view: &View,
+        hold: &IndexHold<'_>,
+        entry: u32,
+    ) -> Step<()> {
+        let (index, own) = (hold.index, view.vid.get());
+        self.update_entry(cluster, op, view, hold, entry, own).await?;
+        let now = match standing(cluster, op, view.vid, index).await {
+            Ok(now) => now,
+            Err(outcome) => {
                 // Else the next write would take the object for ours, and be acknowledged.
-                lock(&self.state).pages.set(hold.index, entry);
-                Ok(Written::Stray(entry))
+                lock(&self.state).pages.doubt(index);
+                return Err(outcome);
             }
+        };
+        if u64::from(index) << view.shift >= now.size {
+            // Another client has cut it off: left there, it would come back one day.
+            self.let_go(cluster, op, view, hold, own).await?;
+            self.set_size(now.size);
+            return Err(Outcome::Failed(BEYOND));
         }
+        if now.object { Ok(()) } else { Err(Outcome::Gone { index, entry: own }) }
+    }
+
+    /// Empties the entry of the held index, which is `old`: its object is released, and is on its
+    /// way out where it is the VDI's own.
+    pub(super) async fn let_go(
+        &self,
+        cluster: &Cluster,
+        op: &Op,
+        view: &View,
+        hold: &IndexHold<'_>,
+        old: u32,
+    ) -> Step<()> {
+        let oid = view.vid.data(hold.index);
+        if old == view.vid.get() && view.store_policy == STORE_ARRAY {
+            self.servers.removals.add(oid);
+        }
+        let result = self.update_entry(cluster, op, view, hold, old, 0).await;
+        if result.is_err() && lock(&self.state).pages.get(hold.index) == Ok(view.vid.get()) {
+            self.servers.removals.cancel(oid);
+        }
+        result
     }
 
     /// Stores a new entry for the held index, once and exactly once.
@@ -298,86 +330,48 @@ impl Vdi {
         cluster: &Cluster,
         op: &Op,
         view: &View,
-        hold: &mut IndexHold<'_>,
+        hold: &IndexHold<'_>,
         old: u32,
         new: u32,
-    ) -> Result<()> {
+    ) -> Step<()> {
+        let (vid, index) = (view.vid, hold.index);
         if view.store_policy != STORE_ARRAY {
-            let new = Vid::new(new).ok_or(Error::Internal("entry"))?;
-            return Box::pin(self.change_tree(cluster, op, view, &[(hold.index, new)])).await;
+            let new = owner(new)?.unwrap_or(sheepdog_proto::Vid::NONE);
+            return Ok(Box::pin(self.change_tree(cluster, op, view, &[(index, new)])).await?);
         }
         let mut refused = false;
         let mut backoff = Backoff::default();
         loop {
-            hold.doubtful = true;
-            let update = inode::write_entries(
-                cluster,
-                op,
-                view.vid,
-                hold.index,
-                std::slice::from_ref(&new),
-                &hold.ghosts,
-            );
+            let doubt = Doubt::new(self, index);
+            let update = inode::write_entries(cluster, op, vid, index, std::slice::from_ref(&new));
             let error = match update.await {
-                Ok(()) => break,
+                Ok(()) => {
+                    doubt.resolve(new);
+                    return Ok(());
+                }
                 Err(error @ (Error::Lost(_) | Error::Server { .. })) => error,
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             };
-            hold.inherited_ghosts.append(&mut hold.ghosts.take());
-            self.clear_up(cluster, op, view, hold).await?;
-            let stored = self.entry(cluster, op, view, hold.index).await?;
+            // Once the lost attempt is over.
+            let stored = inode::read_entries(cluster, op, vid, index, 1).await?[0];
+            doubt.resolve(stored);
             if stored == new {
                 return Ok(());
             }
             if stored != old {
-                return Err(Error::Io("another client changes the same part of the map"));
+                let why = "another client changes the same part of the map";
+                return Err(Error::Io(why).into());
             }
             if error.is_ambiguous() {
                 if !backoff.wait(cluster, op).await? {
-                    return Err(error);
+                    return Err(error.into());
                 }
-            } else if std::mem::replace(&mut refused, true) {
-                return Err(error);
+            } else if mem::replace(&mut refused, true) {
+                return Err(error.into());
             }
             // Time has passed: servers would let the update into a snapshot (7.2).
-            if let Standing::Frozen = standing(cluster, op, view.vid, hold.index).await? {
-                let (opcode, result) = (op::WRITE_OBJ, SdResult::READONLY);
-                return Err(Error::Server { opcode, result });
-            }
+            standing(cluster, op, vid, index).await?;
         }
-        lock(&self.state).pages.set(hold.index, new);
-        hold.doubtful = false;
-        Ok(())
-    }
-
-    /// Clears up every index; to be called while the gate is closed.
-    pub(super) async fn clear_up_all(&self, cluster: &Cluster, op: &Op) -> Result<()> {
-        for index in self.indexes.uncleared() {
-            let mut hold = self.indexes.exclusive(index).await;
-            self.clear_up(cluster, op, &self.view(), &mut hold).await?;
-        }
-        Ok(())
-    }
-
-    /// Waits for what earlier holders of the index gave up, and reads the entry again where it
-    /// may have been changed by that.
-    pub(super) async fn clear_up(
-        &self,
-        cluster: &Cluster,
-        op: &Op,
-        view: &View,
-        hold: &mut IndexHold<'_>,
-    ) -> Result<()> {
-        while let Some(ghost) = hold.inherited_ghosts.last() {
-            cluster.settled(op, *ghost).await?;
-            hold.inherited_ghosts.pop();
-        }
-        if hold.doubtful {
-            let stored = inode::read_entries(cluster, op, view.vid, hold.index, 1).await?;
-            lock(&self.state).pages.set(hold.index, stored[0]);
-            hold.doubtful = false;
-        }
-        Ok(())
     }
 
     /// The stored map entry of an index.
@@ -387,56 +381,67 @@ impl Vdi {
         op: &Op,
         view: &View,
         index: u32,
-    ) -> Result<u32> {
+    ) -> Step<u32> {
         if view.store_policy != STORE_ARRAY {
-            return Box::pin(self.tree_entry(cluster, op, index)).await;
+            return Ok(Box::pin(self.tree_entry(cluster, op, index)).await?);
         }
-        let known = |vdi: &Vdi| {
-            let state = lock(&vdi.state);
-            if state.version == view.version { state.pages.get(index) } else { None }
-        };
-        if let Some(entry) = known(self) {
-            return Ok(entry);
+        loop {
+            let missing = {
+                let state = lock(&self.state);
+                match state.pages.get(index) {
+                    Ok(entry) if state.version == view.version => return Ok(entry),
+                    Ok(_) => Missing::Page,
+                    Err(missing) => missing,
+                }
+            };
+            let (first, count) = match missing {
+                Missing::Page => (index - index % PAGE, PAGE),
+                Missing::Entry(_) => (index, 1),
+            };
+            let entries = Box::pin(self.read_map(cluster, op, view, first, count)).await?;
+            let entry = entries[(index - first) as usize];
+            let mut state = lock(&self.state);
+            if state.version != view.version {
+                return Ok(entry);
+            }
+            match missing {
+                Missing::Page => state.pages.insert(index / PAGE, entries),
+                Missing::Entry(_) => state.pages.insert_entry(index, missing, entry),
+            }
         }
-        let page = index / PAGE;
-        let entries = Box::pin(self.read_page(cluster, op, view, page)).await?;
-        let entry = entries[(index % PAGE) as usize];
-        let mut state = lock(&self.state);
-        if state.version == view.version {
-            state.pages.insert(page, entries);
-            return Ok(state.pages.get(index).unwrap_or(entry));
-        }
-        Ok(entry)
     }
 
-    /// A page of the map, read from what is still the working VDI. Of one that has become a
-    /// snapshot, and was perhaps deleted since, which empties its map, it would say nothing: that
-    /// is [`SdResult::READONLY`], as if it had been written to.
-    async fn read_page(
+    /// A part of the map, read from what is still the VDI that it was. Of one that has become a
+    /// snapshot, and of a snapshot that is being deleted, which empties its map, it would say
+    /// nothing.
+    async fn read_map(
         &self,
         cluster: &Cluster,
         op: &Op,
         view: &View,
-        page: u32,
-    ) -> Result<Vec<u32>> {
-        let entries = inode::read_entries(cluster, op, view.vid, page * PAGE, PAGE).await?;
-        if self.which == Which::WORKING {
-            // Afterwards: what it was then, it was when the page was read.
-            let header = inode::read_header(cluster, op, view.vid).await?;
-            if header.is_snapshot() || header.is_deleted() {
-                let (opcode, result) = (op::READ_OBJ, SdResult::READONLY);
-                return Err(Error::Server { opcode, result });
-            }
+        first: u32,
+        count: u32,
+    ) -> Step<Vec<u32>> {
+        let entries = inode::read_entries(cluster, op, view.vid, first, count).await?;
+        // Afterwards: what it was then, it was when the map was read.
+        let header = inode::read_header(cluster, op, view.vid).await?;
+        if self.which != Which::WORKING {
+            inode::check(&header, view.vid, &self.name, &self.which)?;
+        } else if header.is_snapshot() || header.is_deleted() {
+            return Err(Outcome::Frozen);
         }
         Ok(entries)
     }
 
-    /// Makes every completed write stable (5.5).
+    /// Makes every completed write stable, and final: nothing that was given up can happen to the
+    /// VDI any more (5.5, 5.15).
     pub async fn flush(&self, cluster: &Cluster, op: &Op) -> Result<()> {
+        let vid = self.view().vid;
+        cluster.settle(op, vid).await?;
         if cluster.flush_is_needless() {
             return Ok(());
         }
-        let arm = ObjArm { oid: self.view().vid.inode().0.into(), ..Default::default() };
+        let arm = ObjArm { oid: vid.inode().0.into(), ..Default::default() };
         let call = Call::new(Request::new(op::FLUSH_VDI, 0, arm)).resendable();
         match cluster.call(op, call).await {
             Ok(_) => Ok(()),
@@ -450,69 +455,65 @@ impl Vdi {
     }
 }
 
-/// What came of a change to the VDI as it was known.
-pub(super) enum Written {
-    /// It is done, and no crash takes it back.
-    Stable,
-    /// The VDI has become a snapshot, or is gone.
-    Frozen,
-    /// And before that was found out an object was created there, to replace this entry.
-    Stray(u32),
-    /// The object that the entry names does not exist.
-    Gone(u32),
+/// An entry that may change: unknown as long as it is not known what came of that.
+struct Doubt<'a> {
+    vdi: &'a Vdi,
+    index: u32,
+    resolved: bool,
 }
 
-/// What a VDI is after its map was changed.
-pub(super) enum Standing {
-    /// The working VDI; `object`: the index has an object of the VDI's own.
-    Current { object: bool, size: u64 },
-    /// A snapshot, or gone.
-    Frozen,
+impl Doubt<'_> {
+    fn new(vdi: &Vdi, index: u32) -> Doubt<'_> {
+        lock(&vdi.state).pages.doubt(index);
+        Doubt { vdi, index, resolved: false }
+    }
+
+    fn resolve(mut self, entry: u32) {
+        lock(&self.vdi.state).pages.set(self.index, entry);
+        self.resolved = true;
+    }
 }
 
-/// Whether the VDI is still the working one, after an update of its map was acknowledged, and
-/// whether it has an object of its own at `index`.
-///
-/// A 1.0 server that takes a snapshot reads the whole inode and writes it back: an update in
-/// between is acknowledged and lost (4.2). It marks the VDI read-only before that; so where the
-/// mark is not there yet, the update was in time. An empty write is refused like any other once
-/// the mark is there. The header tells of a VDI that was deleted meanwhile, which servers do not
-/// mark.
-pub(super) async fn standing(cluster: &Cluster, op: &Op, vid: Vid, index: u32) -> Result<Standing> {
-    let touch = write_request(op::WRITE_OBJ, vid.data(index), None, 0);
-    let (touched, header) =
-        join(cluster.call(op, Call::new(touch).resendable()), inode::read_header(cluster, op, vid))
-            .await;
-    let object = match touched {
-        Ok(_) => true,
-        result if answered(&result, SdResult::NO_OBJ) => false,
-        result if answered(&result, SdResult::READONLY) => return Ok(Standing::Frozen),
-        Err(error) => return Err(error),
-    };
-    let header = header?;
-    let frozen = header.is_snapshot() || header.is_deleted();
-    let size = header.vdi_size.get();
-    Ok(if frozen { Standing::Frozen } else { Standing::Current { object, size } })
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        if !self.resolved {
+            lock(&self.vdi.state).pages.doubt(self.index);
+        }
+    }
 }
 
-async fn overwrite(
+/// Creates an object. Nobody else writes to it, and no map names it: it may be created again, but
+/// never beside a lost attempt (0.5), which the next one waits for.
+async fn create(
     cluster: &Cluster,
     op: &Op,
-    view: &View,
-    hold: &IndexHold<'_>,
+    oid: Oid,
+    base: Option<Oid>,
     offset: u32,
     buf: &SendBuf,
-) -> Result<Written> {
-    let request = write_request(op::WRITE_OBJ, view.vid.data(hold.index), None, offset);
-    let call = Call::new(request).payload(buf.clone()).resendable().tracked(&hold.ghosts);
-    match cluster.call(op, call).await {
-        Ok(_) => Ok(Written::Stable),
-        Err(error) => match error.server_result() {
-            Some(SdResult::READONLY) => Ok(Written::Frozen),
-            // Not created again: what it held is lost, and the caller must know (5.4).
-            Some(SdResult::NO_OBJ) => Ok(Written::Gone(view.vid.get())),
-            _ => Err(error),
-        },
+) -> Result<()> {
+    let request = write_request(op::CREATE_AND_WRITE_OBJ, oid, base, offset);
+    let mut backoff = Backoff::default();
+    loop {
+        match cluster.call(op, Call::new(request).payload(buf.clone())).await {
+            Err(error) if error.is_ambiguous() => {
+                if !backoff.wait(cluster, op).await? {
+                    return Err(error);
+                }
+            }
+            result => return result.map(drop),
+        }
+    }
+}
+
+async fn overwrite(cluster: &Cluster, op: &Op, oid: Oid, offset: u32, buf: &SendBuf) -> Step<()> {
+    let request = write_request(op::WRITE_OBJ, oid, None, offset);
+    match cluster.call(op, Call::new(request).payload(buf.clone()).resendable()).await {
+        // Not created again: what it held is lost, and the caller must know (5.4).
+        result if answered(&result, SdResult::NO_OBJ) => {
+            Err(Outcome::Gone { index: oid.index(), entry: oid.vid().get() })
+        }
+        result => Ok(result.map(drop)?),
     }
 }
 

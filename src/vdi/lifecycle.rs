@@ -1,24 +1,20 @@
 //! Creating and deleting VDIs (4.2, 5.12).
 
-use std::ops::Range;
-
 use sheepdog_proto::header::VdiArm;
 use sheepdog_proto::inode::{STORE_ARRAY, STORE_BTREE, max_size, object_count};
-use sheepdog_proto::{DEFAULT_BLOCK_SIZE_SHIFT, MAX_COPIES, SdResult, Vid, erasure_policy, op};
+use sheepdog_proto::{
+    DEFAULT_BLOCK_SIZE_SHIFT, InodeHeader, MAX_COPIES, Oid, SdResult, Vid, erasure_policy, op,
+};
 
+use super::entries::{empty_map, write_run};
 use super::generation::Generation;
 use super::inode::{self, Name, Which, answered, is_gone, write_request};
-use super::io::{Standing, standing};
+use super::outcome::{Outcome, Step};
 use super::{Client, Vdi, btree};
-use crate::cluster::{Backoff, Call, Cluster, Ghosts, Op};
+use crate::cluster::{Backoff, Call, Op};
 use crate::error::{Error, Refusal, Result};
 use crate::exec::try_for_each_concurrent;
 
-/// Entries of one read while a map is scanned: 256 KiB.
-pub(super) const SCAN: u32 = 64 * 1024;
-/// Nonzero entries that one write empties: servers release them one by one, and clients have
-/// always sent this many (5.12).
-const EMPTY_RUN: usize = 128;
 /// Objects that are preallocated before their entries are stored together.
 const PREALLOC_RUN: u32 = 128;
 
@@ -93,7 +89,7 @@ impl Client {
         };
         // Until all is allocated nobody of this program opens it.
         let _turn = match self.turn_if_closed(op, name).await {
-            Err(Error::Refused(Refusal::Open)) => return Err(inode::exists()),
+            Err(Error::Refused(Refusal::Open)) => return Err(inode::in_use()),
             turn => turn?,
         };
         let vid = self.new_name(op, &name, arm).await?;
@@ -119,7 +115,7 @@ impl Client {
                 // A recycling cluster answers with a snapshot (3.4).
                 let header = inode::read_header(&self.cluster, op, vid).await?;
                 if !header.is_snapshot() {
-                    return Err(inode::exists());
+                    return Err(inode::in_use());
                 }
             }
             result if answered(&result, SdResult::NO_VDI) => {}
@@ -139,7 +135,7 @@ impl Client {
 impl Client {
     /// Creates all objects of a new VDI, as zeros, and maps them.
     async fn preallocate(&self, op: &Op, name: Name, vid: Vid) -> Result<()> {
-        let (cluster, ghosts) = (&self.cluster, &*self.ghosts_of(vid));
+        let cluster = &self.cluster;
         let header = inode::read_header(cluster, op, vid).await?;
         let vdi = Vdi::new(self, name, Which::WORKING, header, vid, None);
         let view = vdi.view();
@@ -151,15 +147,13 @@ impl Client {
             try_for_each_concurrent(run.clone().map(|index| async move {
                 let create = write_request(op::CREATE_AND_WRITE_OBJ, vid.data(index), None, 0);
                 // Created twice it is zeros all the same: nobody writes to it yet.
-                let call = Call::new(create).resendable().tracked(ghosts);
-                cluster.call(op, call).await.map(drop)
+                cluster.call(op, Call::new(create).resendable()).await.map(drop)
             }))
             .await?;
-            ghosts.settle(cluster, op).await?;
             if view.store_policy == STORE_ARRAY {
                 // Every entry of the run changes, from 0, which has no reference to release.
                 let entries = vec![vid.get(); len as usize];
-                write_run(cluster, op, vid, first, &entries, ghosts).await?;
+                write_run(cluster, op, vid, first, &entries).await?;
             } else {
                 let entries: Vec<(u32, Vid)> = run.map(|index| (index, vid)).collect();
                 vdi.change_tree(cluster, op, &view, &entries).await?;
@@ -170,7 +164,7 @@ impl Client {
 
     /// Deletes the VDI or snapshot that a lookup has found: empties its map, since servers from
     /// 0.9 on count references by that and 1.0 ones do not delete otherwise (4.11), then removes
-    /// the name.
+    /// the name, and sees what is left.
     pub(super) async fn delete_found(
         &self,
         op: &Op,
@@ -179,163 +173,109 @@ impl Client {
         vid: Vid,
     ) -> Result<()> {
         let cluster = &self.cluster;
-        let mut vid = vid;
-        let mut header = inode::read_header(cluster, op, vid).await?;
-        inode::check(&header, vid, name, which)?;
+        let mut doomed = Doomed { vid, header: inode::read_header(cluster, op, vid).await? };
+        inode::check(&doomed.header, vid, name, which)?;
         // By its id: two snapshots can have one tag.
-        let is_snapshot = header.is_snapshot();
-        let which = match is_snapshot {
-            true => Which::snap_id(header.snap_id.get()),
+        let which = match doomed.header.is_snapshot() {
+            true => Which::snap_id(doomed.header.snap_id.get()),
             false => Which::WORKING,
         };
-        if header.store_policy != STORE_ARRAY && is_snapshot {
+        if doomed.header.store_policy != STORE_ARRAY && which != Which::WORKING {
             // Nobody counts who shares its objects (3.9).
             return Err(Error::Refused(Refusal::NoSupport));
         }
         let mut backoff = Backoff::default();
         let mut own = Vec::new();
         for _ in 0..MAX_ATTEMPTS {
-            let ghosts = self.ghosts_of(vid);
-            ghosts.settle(cluster, op).await?;
-            let mut emptied = true;
-            if header.store_policy != STORE_ARRAY {
-                btree::remove_all(cluster, op, vid, &ghosts).await?;
-            } else {
-                // False: another client has taken a snapshot. What it holds stays from here on.
-                let (all, note) = (0..inode::objects(&header), |index| own.push(index));
-                emptied = empty_map(cluster, op, vid, all, !is_snapshot, note, &ghosts).await?;
-            }
-            if emptied {
-                match inode::del_vdi(cluster, op, name, &which).await {
-                    Ok(()) => {}
-                    // Somebody else was faster, or an attempt of ours whose answer was lost.
-                    result if is_gone(&result) => return Ok(()),
-                    Err(error) if error.is_ambiguous() => {
-                        if !backoff.wait(cluster, op).await? {
-                            return Err(error);
-                        }
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-            // A 1.0 server says so, too, where an entry was stored meanwhile, and only hides the
-            // VDI then (4.11).
-            match inode::lookup(cluster, op, name, &which).await {
-                Ok(found) if found == vid => {
-                    if !emptied && !backoff.wait(cluster, op).await? {
+            let removed = match self.empty(op, &doomed, &which, &mut own).await {
+                Ok(()) => self.remove_name(op, name, &which, doomed.vid).await?,
+                // Another client has taken a snapshot. What it holds stays from here on.
+                Err(Outcome::Frozen) => false,
+                Err(outcome) => return Err(outcome.into_error("the VDI changes")),
+            };
+            match self.what_is_left(op, name, &which, &doomed).await? {
+                Left::Nothing if which != Which::WORKING => return Ok(()),
+                Left::Nothing => return self.servers.wait_for_deletion(cluster, op, own).await,
+                Left::Same if removed => {}
+                Left::Same => {
+                    if !backoff.wait(cluster, op).await? {
                         return Err(Error::TimedOut);
                     }
                 }
-                // The name went on as another VDI: by a snapshot of the one we were at, or
-                // because somebody has created it anew since.
-                Ok(found) if !is_snapshot && was_frozen(cluster, op, vid).await? => {
-                    (vid, header) = (found, inode::read_header(cluster, op, found).await?);
+                Left::Successor(next) => {
+                    doomed = next;
                     own.clear();
                 }
-                result if result.is_ok() || is_gone(&result) => {
-                    // Those of a snapshot may be others' as well.
-                    return match is_snapshot {
-                        true => Ok(()),
-                        false => self.wait_for_deletion(op, vid, &own).await,
-                    };
-                }
-                result => return result.map(drop),
             }
         }
         Err(Error::Io("another client writes to the VDI that is being deleted"))
     }
+
+    /// Lets go of all that a VDI names; its own objects are added to `own`.
+    async fn empty(&self, op: &Op, doomed: &Doomed, which: &Which, own: &mut Vec<Oid>) -> Step<()> {
+        let (cluster, vid) = (&self.cluster, doomed.vid);
+        if doomed.header.store_policy != STORE_ARRAY {
+            return Ok(btree::remove_all(cluster, op, vid).await?);
+        }
+        let all = 0..inode::objects(&doomed.header);
+        let working = *which == Which::WORKING;
+        empty_map(cluster, op, vid, all, working, |oid| own.push(oid)).await
+    }
+
+    /// DEL_VDI. False where nobody knows what came of it.
+    async fn remove_name(&self, op: &Op, name: &Name, which: &Which, vid: Vid) -> Result<bool> {
+        match inode::del_vdi(&self.cluster, op, name, which, vid).await {
+            Ok(()) => Ok(true),
+            // Somebody else was faster, or an attempt of ours whose answer was lost.
+            result if is_gone(&result) => Ok(true),
+            Err(error) if error.is_ambiguous() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A 1.0 server reports success, too, where an entry was stored meanwhile, and only hides the
+    /// VDI then (4.11).
+    async fn what_is_left(
+        &self,
+        op: &Op,
+        name: &Name,
+        which: &Which,
+        doomed: &Doomed,
+    ) -> Result<Left> {
+        let cluster = &self.cluster;
+        match inode::lookup(cluster, op, name, which).await {
+            Ok(found) if found == doomed.vid => Ok(Left::Same),
+            Ok(found) if *which == Which::WORKING => {
+                let header = inode::read_header(cluster, op, doomed.vid).await?;
+                if !header.is_snapshot() || header.is_deleted() {
+                    // Somebody has created it anew since.
+                    return Ok(Left::Nothing);
+                }
+                // By a snapshot of the one we were at.
+                let header = inode::read_header(cluster, op, found).await?;
+                Ok(Left::Successor(Doomed { vid: found, header }))
+            }
+            Ok(_) => Ok(Left::Nothing),
+            result if is_gone(&result) => Ok(Left::Nothing),
+            Err(error) => Err(error),
+        }
+    }
 }
 
-async fn was_frozen(cluster: &Cluster, op: &Op, vid: Vid) -> Result<bool> {
-    let header = inode::read_header(cluster, op, vid).await?;
-    Ok(header.is_snapshot() && !header.is_deleted())
+/// What is being deleted.
+struct Doomed {
+    vid: Vid,
+    header: InodeHeader,
+}
+
+/// What a name stands for after its VDI was deleted.
+enum Left {
+    Nothing,
+    /// The VDI is still there.
+    Same,
+    /// The name went on as another one.
+    Successor(Doomed),
 }
 
 /// How often a deletion finds that entries were stored meanwhile.
 const MAX_ATTEMPTS: usize = 10;
-
-/// Zeroes a range of a map's entries: the server releases the objects they name. Broken off at any
-/// point it can be begun again. `own` is told the indexes whose objects are the VDI's own, before
-/// they are released. False where the map is to be that of a `working` VDI, and is a snapshot's
-/// meanwhile.
-pub(super) async fn empty_map(
-    cluster: &Cluster,
-    op: &Op,
-    vid: Vid,
-    range: Range<u32>,
-    working: bool,
-    mut own: impl FnMut(u32),
-    ghosts: &Ghosts,
-) -> Result<bool> {
-    for first in range.clone().step_by(SCAN as usize) {
-        let len = SCAN.min(range.end - first);
-        let entries = inode::read_entries(cluster, op, vid, first, len).await?;
-        for (start, len) in runs(&entries, EMPTY_RUN) {
-            let at = first + start as u32;
-            // Servers would let the update into the snapshot (7.2).
-            if working && let Standing::Frozen = standing(cluster, op, vid, at).await? {
-                return Ok(false);
-            }
-            let run = (at..).zip(&entries[start..start + len]);
-            run.filter(|(_, entry)| **entry == vid.get()).for_each(|(index, _)| own(index));
-            write_run(cluster, op, vid, at, &vec![0; len], ghosts).await?;
-        }
-    }
-    Ok(true)
-}
-
-/// The nonzero entries as runs (start, length) from one nonzero entry to another, of at most `max`
-/// nonzero ones each. Zeros inside stay zero, which releases nothing.
-fn runs(entries: &[u32], max: usize) -> Vec<(usize, usize)> {
-    let mut used = entries.iter().enumerate().filter(|(_, e)| **e != 0).map(|(i, _)| i).peekable();
-    let mut runs = Vec::new();
-    while let Some(start) = used.next() {
-        let mut last = start;
-        for _ in 1..max {
-            last = used.next().unwrap_or(last);
-        }
-        runs.push((start, last - start + 1));
-    }
-    runs
-}
-
-/// Stores a run of entries that all change, of a map that nobody else changes.
-async fn write_run(
-    cluster: &Cluster,
-    op: &Op,
-    vid: Vid,
-    first: u32,
-    entries: &[u32],
-    ghosts: &Ghosts,
-) -> Result<()> {
-    let mut backoff = Backoff::default();
-    loop {
-        match inode::write_entries(cluster, op, vid, first, entries, ghosts).await {
-            Err(error) if error.is_ambiguous() => {
-                if !backoff.wait(cluster, op).await? {
-                    return Err(error);
-                }
-            }
-            result => return result,
-        }
-        // Never repeated beside the lost attempt, nor after it was carried out (3.7, hazard 2).
-        ghosts.settle(cluster, op).await?;
-        let stored = inode::read_entries(cluster, op, vid, first, entries.len() as u32).await?;
-        if stored == entries {
-            return Ok(());
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn runs_begin_and_end_with_entries_and_hold_no_more_than_asked() {
-        assert_eq!(runs(&[], 2), []);
-        assert_eq!(runs(&[0, 0], 2), []);
-        assert_eq!(runs(&[0, 7, 0, 7, 0, 0, 7, 0], 2), [(1, 3), (6, 1)]);
-        assert_eq!(runs(&[7; 5], 2), [(0, 2), (2, 2), (4, 1)]);
-    }
-}

@@ -6,15 +6,13 @@ use std::sync::Mutex;
 use sheepdog_proto::inode::{InodeHeader, MAP_OFFSET, STORE_ARRAY};
 use sheepdog_proto::{SdResult, Vid, op};
 
+use super::entries::SCAN;
 use super::generation::Generation;
 use super::inode::{self, answered};
 use super::{Client, Vdi, Which, btree};
 use crate::cluster::{Cluster, Op};
 use crate::error::{Error, Refusal, Result};
 use crate::exec::{lock, try_for_each_concurrent};
-
-/// Entries of one read while a map is counted: 256 KiB.
-const SCAN: u32 = 64 * 1024;
 
 const _: () = assert!(size_of::<InodeHeader>() as u32 <= MAP_OFFSET);
 

@@ -27,14 +27,13 @@ impl Client {
         // Servers do not mind two snapshots with one tag (5.8).
         match inode::lookup(cluster, op, &vdi.name, &wanted).await {
             Ok(_) => {
-                return Err(inode::exists());
+                return Err(inode::in_use());
             }
             result if answered(&result, SdResult::NO_TAG) => {}
             Err(error) => return Err(error),
         }
         // A 1.0 server overwrites map updates that come in while it takes a snapshot (4.2).
-        let _quiet = vdi.gate.close().await;
-        vdi.clear_up_all(cluster, op).await?;
+        let _still = vdi.still().await;
         let (vid, header) = vdi.catch_up(cluster, op).await?;
         if header.store_policy != STORE_ARRAY {
             // Servers do not count the references of a hypervolume (3.9).
@@ -105,18 +104,17 @@ impl Client {
         }
         let open = match lock(&self.open).working.get(name) {
             Some(Opened::Open { vdi, .. }) => Some(vdi.clone()),
-            Some(Opened::InTransition) | None => None,
+            Some(Opened::InTransition | Opened::Left(_)) | None => None,
         };
-        let _quiet = match &open {
+        let _still = match &open {
             Some(vdi) => {
-                let quiet = vdi.gate.close().await;
+                let still = vdi.still().await;
                 let view = vdi.view();
                 if (view.shift, view.store_policy) != (header.block_size_shift, STORE_ARRAY) {
                     // The handle could not go on.
                     return Err(Error::Refused(Refusal::Open));
                 }
-                vdi.clear_up_all(cluster, op).await?;
-                Some(quiet)
+                Some(still)
             }
             None => None,
         };

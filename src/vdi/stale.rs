@@ -2,12 +2,12 @@
 //! discarded parts of it (5.3, 5.7).
 
 use sheepdog_proto::inode::STORE_ARRAY;
-use sheepdog_proto::{InodeHeader, SdResult, Vid};
+use sheepdog_proto::{InodeHeader, Vid};
 
-use super::inode::{self, answered, is_gone};
-use super::io::Written;
+use super::inode::{self, is_gone};
+use super::outcome::Outcome;
 use super::{Vdi, View, Which};
-use crate::cluster::{Backoff, Call, Cluster, Ghosts, Op};
+use crate::cluster::{Backoff, Call, Cluster, Op};
 use crate::error::{Error, Refusal, Result};
 use crate::exec::lock;
 
@@ -16,31 +16,6 @@ use crate::exec::lock;
 const MAX_RETRIES: usize = 1000;
 /// How often a state that cannot last is looked at again.
 const MAX_TRANSIENT: usize = 10;
-
-/// Why an operation takes its view of the VDI for outdated.
-#[derive(Clone, Copy)]
-pub enum Cause {
-    /// A write was refused since the VDI is a snapshot now.
-    Frozen,
-    /// And before that an object was created for `index`, to replace `entry`.
-    Stray { index: u32, entry: u32 },
-    /// The object that `entry` names for `index` does not exist.
-    Gone { index: u32, entry: u32 },
-}
-
-impl Cause {
-    /// What came of a change at `index`; None: it is done.
-    pub(super) fn of(result: Result<Written>, index: u32) -> Result<Option<Cause>> {
-        match result {
-            Ok(Written::Stable) => Ok(None),
-            Ok(Written::Frozen) => Ok(Some(Cause::Frozen)),
-            Ok(Written::Stray(entry)) => Ok(Some(Cause::Stray { index, entry })),
-            Ok(Written::Gone(entry)) => Ok(Some(Cause::Gone { index, entry })),
-            result if answered(&result, SdResult::READONLY) => Ok(Some(Cause::Frozen)),
-            Err(error) => Err(error),
-        }
-    }
-}
 
 /// What an operation has gone through already.
 #[derive(Default)]
@@ -57,13 +32,18 @@ impl Vdi {
         cluster: &Cluster,
         op: &Op,
         seen: &View,
-        cause: Cause,
+        outcome: Outcome,
         retries: &mut Retries,
     ) -> Result<()> {
-        let result = self.find_out(cluster, op, seen, cause, retries).await;
+        let gone = match outcome {
+            Outcome::Failed(error) => return Err(error),
+            Outcome::Gone { index, entry } => Some((index, entry)),
+            Outcome::Frozen | Outcome::Stray { .. } => None,
+        };
+        let result = self.find_out(cluster, op, seen, gone, retries).await;
         // Else the snapshot may still be under way, and change the map.
         let is_over = result.is_ok() || is_gone(&result);
-        if let Cause::Stray { index, entry } = cause
+        if let Outcome::Stray { index, entry } = outcome
             && is_over
             && let Err(e) = self.remove_stray(cluster, op, seen, index, entry).await
         {
@@ -72,12 +52,13 @@ impl Vdi {
         result
     }
 
+    /// `gone`: an index whose object, that of the entry, is not there.
     async fn find_out(
         &self,
         cluster: &Cluster,
         op: &Op,
         seen: &View,
-        cause: Cause,
+        gone: Option<(u32, u32)>,
         retries: &mut Retries,
     ) -> Result<()> {
         retries.all += 1;
@@ -89,7 +70,7 @@ impl Vdi {
             return Err(Error::Io("an object of the snapshot is gone"));
         }
         // Everything in flight finishes first: more of it may be refused.
-        let _quiet = self.gate.close().await;
+        let _quiet = self.pieces.close().await;
         if lock(&self.state).version != seen.version {
             return Ok(());
         }
@@ -102,15 +83,14 @@ impl Vdi {
                     log::info!("VDI {}: now {vid}, was {}", self.name, seen.vid);
                     return self.install(vid, header, retries);
                 }
-                Ok(header) => match cause {
-                    Cause::Frozen | Cause::Stray { .. } => {}
-                    Cause::Gone { index, entry } => {
+                Ok(header) => {
+                    if let Some((index, entry)) = gone {
                         if self.stored_entry(cluster, op, vid, &header, index).await? == entry {
                             return Err(Error::Io("an object that the map names is gone"));
                         }
                         return self.install(vid, header, retries);
                     }
-                },
+                }
                 // The working VDI of a moment ago: frozen or deleted by now.
                 Err(Error::Refused(Refusal::NoVdi)) => {}
                 Err(error) => return Err(error),
@@ -137,14 +117,14 @@ impl Vdi {
         if seen.store_policy != STORE_ARRAY {
             return Ok(());
         }
-        let (vid, ghosts) = (seen.vid, Ghosts::default());
+        let vid = seen.vid;
         let entry = inode::read_entries(cluster, op, vid, index, 1).await?[0];
         // Afterwards: of a VDI that got the id of the old one (3.3) the entry says nothing.
         let header = inode::read_header(cluster, op, vid).await?;
         if header.is_deleted() && entry == vid.get() {
             // The server removes what the entry named. Nobody shares it: nothing can be derived
             // from a VDI that was deleted when the entry was stored.
-            inode::write_entries(cluster, op, vid, index, &[0], &ghosts).await
+            inode::write_entries(cluster, op, vid, index, &[0]).await
         } else if header.is_snapshot() && !header.is_deleted() && entry == replaced && replaced != 0
         {
             // As it was before: so the update was overwritten, in the snapshot and in what was
@@ -186,9 +166,13 @@ impl Vdi {
         state.header = header;
         state.pages.clear();
         state.tree = None;
-        state.removing.clear();
         state.version += 1;
         Ok(())
+    }
+
+    /// The size became another.
+    pub(super) fn set_size(&self, size: u64) {
+        lock(&self.state).header.vdi_size = size.into();
     }
 
     /// While the gate is closed: has the map read anew.
@@ -226,15 +210,13 @@ impl Vdi {
 
     /// Goes on as what the name stands for now.
     pub(super) async fn follow(&self, cluster: &Cluster, op: &Op) -> Result<()> {
-        let _quiet = self.gate.close().await;
-        self.clear_up_all(cluster, op).await?;
+        let _quiet = self.pieces.close().await;
         self.catch_up(cluster, op).await.map(drop)
     }
 
     /// Forgets what is known of the map, and reads the header again.
     pub async fn reload(&self, cluster: &Cluster, op: &Op) -> Result<()> {
-        let _quiet = self.gate.close().await;
-        self.clear_up_all(cluster, op).await?;
+        let _quiet = self.pieces.close().await;
         if self.which == Which::WORKING {
             self.catch_up(cluster, op).await?;
         }
@@ -252,7 +234,7 @@ impl Vdi {
         loop {
             let old = lock(&self.state).locked.iter().copied().find(|held| *held != vid);
             let Some(old) = old else { return Ok(()) };
-            inode::release(cluster, op, old).await?;
+            inode::release(cluster, op, &self.name, old).await?;
             lock(&self.state).locked.retain(|held| *held != old);
         }
     }

@@ -64,8 +64,8 @@ pub struct Corrupt(pub &'static str);
 
 enum State {
     Waiting(Option<Waker>),
-    /// The caller is gone; the reply is still to come and goes nowhere.
-    Abandoned(Option<Waker>),
+    /// The caller is gone; only that there was a reply is still told.
+    Abandoned,
     Done(Result<Reply, Lost>),
 }
 
@@ -120,6 +120,10 @@ pub struct Wire {
     body: Option<Body>,
     generation: u32,
     woken: Vec<Waker>,
+    /// Abandoned requests whose reply came, with its header.
+    late: Vec<(Id, Response)>,
+    /// The cluster's epoch in the last reply (8).
+    epoch: u32,
 }
 
 impl Wire {
@@ -135,6 +139,8 @@ impl Wire {
             body: None,
             generation: 0,
             woken: Vec::new(),
+            late: Vec::new(),
+            epoch: 0,
         }
     }
 
@@ -146,7 +152,22 @@ impl Wire {
 
     /// Queues a request. `data_length` and `id` of `header` are set here: the payload's length
     /// where it has one, else the room for the reply (0.3).
-    pub fn submit(&mut self, mut header: Request, payload: SendBuf, dest: Dest) -> Option<Id> {
+    pub fn submit(&mut self, header: Request, payload: SendBuf, dest: Dest) -> Option<Id> {
+        self.queue(header, payload, dest, State::Waiting(None))
+    }
+
+    /// Queues a request of which only matters that there is a reply.
+    pub fn notify(&mut self, header: Request) {
+        self.queue(header, SendBuf::EMPTY, Dest::None, State::Abandoned);
+    }
+
+    fn queue(
+        &mut self,
+        mut header: Request,
+        payload: SendBuf,
+        dest: Dest,
+        state: State,
+    ) -> Option<Id> {
         if self.slots.len() >= MAX_REQUESTS {
             return None;
         }
@@ -159,7 +180,6 @@ impl Wire {
         header.id = id.into();
         header.data_length = u32::try_from(length).ok()?.into();
         let opcode = header.opcode;
-        let state = State::Waiting(None);
         entry.insert(Slot { id, opcode, room, dest, sent: false, state });
         let outgoing = Outgoing { id, header, payload };
         self.queued_bytes += outgoing.len();
@@ -182,24 +202,15 @@ impl Wire {
         match self.slots.remove(key).state {
             State::Done(result) => Poll::Ready(result),
             // Only a caller that abandoned its own request could ask for it again.
-            State::Waiting(_) | State::Abandoned(_) => {
+            State::Waiting(_) | State::Abandoned => {
                 Poll::Ready(Err(Lost { sent: true, corrupt: None }))
             }
         }
     }
 
-    /// Whether a server may still be executing the request `id`; `waker` hears of its end.
-    pub fn poll_settled(&mut self, id: Id, waker: &Waker) -> Poll<()> {
-        let Some(key) = self.key_of(id) else {
-            return Poll::Ready(());
-        };
-        match &mut self.slots[key].state {
-            State::Abandoned(w) => {
-                *w = Some(waker.clone());
-                Poll::Pending
-            }
-            State::Waiting(_) | State::Done(_) => Poll::Ready(()),
-        }
+    /// Whether a byte of the request has been handed to the socket.
+    pub fn is_sent(&self, id: Id) -> bool {
+        self.key_of(id).is_some_and(|key| self.slots[key].sent)
     }
 
     /// The caller of `id` is gone: its buffers are given back before this returns. A request that
@@ -227,7 +238,7 @@ impl Wire {
             return false;
         }
         slot.dest = Dest::None;
-        slot.state = State::Abandoned(None);
+        slot.state = State::Abandoned;
         if let Some(out) = self.outgoing.front_mut().filter(|out| out.id == id.0) {
             out.payload = out.payload.to_owned();
         }
@@ -319,6 +330,7 @@ impl Wire {
         if slot.opcode != header.opcode {
             return Err(Corrupt("reply to another operation"));
         }
+        self.epoch = header.epoch.get();
         let len = header.data_length.get() as usize;
         if len > slot.room {
             return Err(Corrupt("reply is longer than the room for it"));
@@ -389,8 +401,10 @@ impl Wire {
         }
         match std::mem::replace(&mut slot.state, State::Done(result)) {
             State::Waiting(waker) => self.woken.extend(waker),
-            State::Abandoned(waker) => {
-                self.woken.extend(waker);
+            State::Abandoned => {
+                if let State::Done(Ok(reply)) = &slot.state {
+                    self.late.push((Id(slot.id), reply.header));
+                }
                 self.slots.remove(key);
             }
             State::Done(first) => slot.state = State::Done(first),
@@ -413,10 +427,19 @@ impl Wire {
     /// Wakes everybody who waits for a reply, whether or not it is there.
     pub fn wake_all(&mut self) {
         for (_, slot) in &mut self.slots {
-            if let State::Waiting(waker) | State::Abandoned(waker) = &mut slot.state {
+            if let State::Waiting(waker) = &mut slot.state {
                 self.woken.extend(waker.take());
             }
         }
+    }
+
+    /// Takes the abandoned requests that have been answered since.
+    pub fn take_late(&mut self) -> Vec<(Id, Response)> {
+        std::mem::take(&mut self.late)
+    }
+
+    pub fn epoch(&self) -> u32 {
+        self.epoch
     }
 
     /// Adds wakers to those of the requests that ended.

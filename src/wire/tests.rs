@@ -369,8 +369,6 @@ impl Model {
         assert_eq!(at_work, asked.sent > 0 && !answered, "whether a server may be at it");
         asked.take_back();
         asked.caller = Caller::Gone;
-        let settled = self.wire.poll_settled(asked.id, Waker::noop()).is_ready();
-        assert_eq!(settled, !at_work || self.lost.is_some());
         if asked.sent == 0 {
             self.queue.retain(|queued| *queued != n);
         }
@@ -643,7 +641,7 @@ fn an_id_of_the_past_names_nothing_even_where_its_slot_is_used_again() {
     assert!(!wire.abandon(old));
     let new = wire.submit(read_request(), SendBuf::EMPTY, Dest::None).unwrap();
     assert_eq!(old.0 & ((1 << KEY_BITS) - 1), new.0 & ((1 << KEY_BITS) - 1), "the same slot");
-    assert!(!wire.abandon(old) && wire.poll_settled(old, Waker::noop()).is_ready());
+    assert!(!wire.abandon(old) && !wire.is_sent(old));
     assert!(matches!(poll(&mut wire, old), Poll::Ready(Err(_))));
     assert!(poll(&mut wire, new).is_pending());
     wire.sent(HEADER_LEN);
@@ -651,17 +649,27 @@ fn an_id_of_the_past_names_nothing_even_where_its_slot_is_used_again() {
 }
 
 #[test]
-fn whoever_waits_for_a_given_up_request_hears_of_its_reply() {
+fn the_reply_to_a_given_up_request_is_told_of() {
     let (mut wire, id) = wire_with(write_request(), b"x".to_vec().into(), Dest::None);
     wire.sent(HEADER_LEN + 1);
-    assert!(wire.abandon(id));
-    let flag = Arc::new(Flag::default());
-    assert!(wire.poll_settled(id, &Waker::from(flag.clone())).is_pending());
-    wire.feed(reply(id.0, op::WRITE_OBJ, SdResult::SUCCESS, 0).as_bytes()).unwrap();
-    let mut woken = Vec::new();
-    wire.take_woken(&mut woken);
-    woken.into_iter().for_each(Waker::wake);
-    assert!(flag.take() && wire.poll_settled(id, Waker::noop()).is_ready());
+    assert!(wire.is_sent(id) && wire.abandon(id));
+    assert!(wire.take_late().is_empty());
+    wire.feed(reply(id.0, op::WRITE_OBJ, SdResult::READONLY, 0).as_bytes()).unwrap();
+    let late = wire.take_late();
+    assert_eq!(late.len(), 1);
+    assert_eq!((late[0].0, late[0].1.result()), (id, SdResult::READONLY));
+    assert!(wire.take_late().is_empty() && wire.in_flight() == 0);
+}
+
+#[test]
+fn a_question_that_nobody_waits_for_counts_as_one_until_it_is_answered() {
+    let mut wire = Wire::new();
+    wire.notify(write_request());
+    wire.sent(HEADER_LEN);
+    assert_eq!((wire.awaiting(), wire.in_flight()), (1, 1));
+    let id = wire.slots.iter().next().unwrap().1.id;
+    wire.feed(reply(id, op::WRITE_OBJ, SdResult::SUCCESS, 0).as_bytes()).unwrap();
+    assert_eq!((wire.awaiting(), wire.in_flight()), (0, 0));
 }
 
 #[test]
@@ -680,10 +688,9 @@ fn a_lost_request_that_is_given_up_unread_still_counts_as_one_a_server_may_be_at
 fn a_wire_has_something_in_flight_until_the_last_waker_is_taken() {
     let (mut wire, id) = wire_with(write_request(), b"x".to_vec().into(), Dest::None);
     wire.sent(HEADER_LEN + 1);
-    assert!(wire.abandon(id));
-    let flag = Arc::new(Flag::default());
-    assert!(wire.poll_settled(id, &Waker::from(flag.clone())).is_pending());
+    assert!(poll(&mut wire, id).is_pending());
     wire.lose(None);
+    assert!(wire.abandon(id));
     // Whoever forgets an idle wire now would forget the waker with it.
     assert_ne!(wire.in_flight(), 0);
     let mut woken = Vec::new();

@@ -1,0 +1,328 @@
+//! One request and its answer, whichever connections they take.
+
+use std::future::Future;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use sheepdog_proto::{Request, Vid, op};
+
+use super::pending::{Blocked, CallId, Entry, Touches};
+use super::{Backoff, Class, Cluster, Core, LinkId, Op, Timer, classify};
+use crate::clock::Instant;
+use crate::error::{Error, Result};
+use crate::exec::lock;
+use crate::net::SendBuf;
+use crate::wire::{Dest, Id, Lost, Reply};
+
+/// How often a gateway is asked whether another one, which vanished, is dead.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// A request with what belongs to it.
+pub struct Call {
+    request: Request,
+    payload: SendBuf,
+    dest: Dest,
+    resend: bool,
+    keep_late: bool,
+    also: Option<Vid>,
+    /// Given once a copy of it is pending; 0 until then.
+    id: AtomicU64,
+}
+
+impl Call {
+    pub fn new(request: Request) -> Call {
+        let (payload, dest) = (SendBuf::EMPTY, Dest::None);
+        let id = AtomicU64::new(0);
+        Call { request, payload, dest, resend: false, keep_late: false, also: None, id }
+    }
+
+    pub fn payload(mut self, payload: impl Into<SendBuf>) -> Call {
+        self.payload = payload.into();
+        self
+    }
+
+    pub fn dest(mut self, dest: Dest) -> Call {
+        self.dest = dest;
+        self
+    }
+
+    /// May be sent again after the connection broke under it: executed twice, or late, it does no
+    /// harm (5.15). Without this the caller must look first what came of it.
+    pub fn resendable(mut self) -> Call {
+        self.resend = true;
+        self
+    }
+
+    /// Its success is kept for [`Cluster::take_late`] where it comes after the call was given up.
+    pub fn keep_late(mut self) -> Call {
+        self.keep_late = true;
+        self
+    }
+
+    /// Changes a VDI that the request does not name.
+    pub fn changes(mut self, vid: Option<Vid>) -> Call {
+        self.also = vid;
+        self
+    }
+
+    fn touches(&self) -> Touches {
+        Touches::of(&self.request, &self.payload, self.also)
+    }
+
+    fn id(&self) -> CallId {
+        self.id.load(Ordering::Relaxed)
+    }
+}
+
+impl Cluster {
+    /// As [`Cluster::call_any`], for an answer that is a success. Any other result is
+    /// [`Error::Server`].
+    pub async fn call(&self, op: &Op, call: Call) -> Result<Reply> {
+        let opcode = call.request.opcode;
+        let reply = self.call_any(op, call).await?;
+        match reply.header.result() {
+            result if result.is_success() => Ok(reply),
+            result => Err(Error::Server { opcode, result }),
+        }
+    }
+
+    /// Sends a request and gives its answer. Waits for a gateway where there is none, and for what
+    /// may still happen to the same thing; repeats what is refused only for the moment, and what a
+    /// broken connection left open where that is safe.
+    pub async fn call_any(&self, op: &Op, call: Call) -> Result<Reply> {
+        let mut backoff = Backoff::default();
+        loop {
+            let link = self.uplink(op).await?;
+            let exchange = match self.exchange(op, link, &call) {
+                Some(exchange) => exchange,
+                None => {
+                    Box::pin(self.clear(op, call.touches(), call.id())).await?;
+                    continue;
+                }
+            };
+            let error = match exchange.await {
+                Ok(reply) => {
+                    let (opcode, result) = (call.request.opcode, reply.header.result());
+                    let class = classify(result);
+                    if class == Class::GoingAway {
+                        self.drop_link(link, "the gateway is going away");
+                    }
+                    // Refused, as far as one node knows: another may have carried it out.
+                    if class == Class::Final || !call.resend {
+                        return Ok(reply);
+                    }
+                    let error = Error::Server { opcode, result };
+                    log::info!("{error}; trying again");
+                    error
+                }
+                Err(error @ Error::Lost(lost)) if !lost.sent || call.resend => error,
+                Err(error) => return Err(error),
+            };
+            if op.first {
+                return Err(error);
+            }
+            if !backoff.wait(self, op).await? {
+                // Whether the connection or the time ran out first is all the same by now.
+                return Err(if let Error::Lost(_) = error { Error::TimedOut } else { error });
+            }
+        }
+    }
+
+    /// One request on one link; None where something is pending that it must wait for.
+    pub(super) fn exchange<'a>(
+        &'a self,
+        op: &Op,
+        link: LinkId,
+        call: &'a Call,
+    ) -> Option<Exchange<'a>> {
+        let (payload, dest) = (call.payload.clone(), call.dest.clone());
+        let mut woken = Vec::new();
+        let state = {
+            let mut core = lock(&self.core);
+            if !core.pending.is_empty() && core.pending.blocks(&call.touches(), call.id()).is_some()
+            {
+                return None;
+            }
+            match core.up(link) {
+                None => ExchangeState::Failed(Error::Lost(Lost { sent: false, corrupt: None })),
+                Some(entry) => match entry.submit(op, call.request, payload, dest) {
+                    None => ExchangeState::Failed(Error::NoMem("too many requests in flight")),
+                    Some(id) => {
+                        self.send(&mut core, link, op.lazy, &mut woken);
+                        ExchangeState::Waiting(id)
+                    }
+                },
+            }
+        };
+        woken.into_iter().for_each(Waker::wake);
+        Some(Exchange { cluster: self, link, closing: op.closing, call, state })
+    }
+
+    /// Waits until nothing of ours can happen to a VDI any more that its caller has given up.
+    pub async fn settle(&self, op: &Op, vid: Vid) -> Result<()> {
+        if lock(&self.core).pending.is_empty() {
+            return Ok(());
+        }
+        Box::pin(self.clear(op, Touches::vdi(vid), 0)).await
+    }
+
+    /// Waits until nothing is pending at all.
+    pub(super) async fn settle_all(&self, op: &Op) -> Result<()> {
+        self.clear(op, Touches::everything(), 0).await
+    }
+
+    /// Waits until nothing is pending that meets `touches`, the earlier copies of `call` left out.
+    async fn clear(&self, op: &Op, touches: Touches, call: CallId) -> Result<()> {
+        loop {
+            let Some(blocked) = self.blocked(op, &touches, call)? else { return Ok(()) };
+            let mut until = blocked.until;
+            if let Some((gateway, epoch)) = blocked.vanished {
+                self.ask_for(op, gateway, epoch).await?;
+                until = until.min(Instant::now() + ASK_AGAIN);
+            }
+            let mut timer = Timer::new(self, until);
+            poll_fn(|cx| {
+                lock(&self.core).pending.waiters.register(cx);
+                match self.blocked(op, &touches, call) {
+                    Ok(Some(now)) if now == blocked => timer.poll(cx).map(Ok),
+                    changed => Poll::Ready(changed.map(drop)),
+                }
+            })
+            .await?;
+        }
+    }
+
+    /// What is in the way now.
+    fn blocked(&self, op: &Op, touches: &Touches, call: CallId) -> Result<Option<Blocked>> {
+        let (blocked, forgotten, waiters) = {
+            let mut core = lock(&self.core);
+            if core.closing && !op.closing {
+                return Err(Error::Canceled);
+            }
+            let forgotten = core.pending.expire(Instant::now());
+            let waiters = match forgotten.is_empty() {
+                true => Vec::new(),
+                false => core.pending.waiters.take(),
+            };
+            (core.pending.blocks(touches, call), forgotten, waiters)
+        };
+        for opcode in forgotten {
+            let name = op::name(opcode);
+            log::error!("{name}: a gateway never answered; taken for never to be carried out");
+        }
+        waiters.into_iter().for_each(Waker::wake);
+        Ok(blocked)
+    }
+
+    /// Asks whether a gateway that vanished, whose last epoch was `epoch`, is still a member.
+    async fn ask_for(&self, op: &Op, gateway: usize, epoch: u32) -> Result<()> {
+        let link = self.uplink(op).await?;
+        let alive = match self.is_member(op, link, gateway).await {
+            Ok(Some((now, is_member))) => is_member || now <= epoch,
+            Ok(None) => true,
+            Err(error @ (Error::Canceled | Error::TimedOut)) => return Err(error),
+            Err(_) => true,
+        };
+        if !alive {
+            let waiters = {
+                let mut core = lock(&self.core);
+                core.pending.dead(gateway, epoch, Instant::now());
+                core.pending.waiters.take()
+            };
+            waiters.into_iter().for_each(Waker::wake);
+        }
+        Ok(())
+    }
+}
+
+impl Core {
+    /// Notes a request of a link that its caller has given up, or that was lost.
+    fn leave(&mut self, link: LinkId, id: Id, call: &Call) {
+        let touches = call.touches();
+        if !touches.change_anything() {
+            return;
+        }
+        if call.id() == 0 {
+            self.next_serial += 1;
+            call.id.store(self.next_serial, Ordering::Relaxed);
+        }
+        let end = self.end_of(link);
+        let (opcode, since) = (call.request.opcode, Instant::now());
+        let payload = call.keep_late.then(|| call.payload.clone());
+        self.pending.add(Entry { touches, call: call.id(), opcode, link, id, since, end, payload });
+    }
+}
+
+/// A request under way. Dropped early, it gives its buffers back, and is pending from then on.
+pub(super) struct Exchange<'a> {
+    cluster: &'a Cluster,
+    link: LinkId,
+    closing: bool,
+    call: &'a Call,
+    state: ExchangeState,
+}
+
+enum ExchangeState {
+    Waiting(Id),
+    Failed(Error),
+    Over,
+}
+
+impl Future for Exchange<'_> {
+    type Output = Result<Reply>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Reply>> {
+        let this = &mut *self;
+        let id = match std::mem::replace(&mut this.state, ExchangeState::Over) {
+            ExchangeState::Waiting(id) => id,
+            ExchangeState::Failed(error) => return Poll::Ready(Err(error)),
+            ExchangeState::Over => return Poll::Ready(Err(Error::Internal("polled too often"))),
+        };
+        let mut core = lock(&this.cluster.core);
+        let canceled = core.closing && !this.closing;
+        let Some(link) = core.get(this.link) else {
+            return Poll::Ready(Err(Error::Lost(Lost { sent: true, corrupt: None })));
+        };
+        match link.wire.poll_reply(id, cx.waker()) {
+            Poll::Ready(result) => {
+                let result = result.map_err(|lost| {
+                    if lost.sent {
+                        core.leave(this.link, id, this.call);
+                    }
+                    if canceled { Error::Canceled } else { Error::Lost(lost) }
+                });
+                core.forget_if_done(this.link.key);
+                Poll::Ready(result)
+            }
+            Poll::Pending => {
+                this.state = ExchangeState::Waiting(id);
+                if canceled {
+                    return Poll::Ready(Err(Error::Canceled));
+                }
+                let sent = link.wire.is_sent(id);
+                // Another gateway takes it, unless it must not be sent twice.
+                if link.silent && this.cluster.gateways.len() > 1 && (this.call.resend || !sent) {
+                    return Poll::Ready(Err(Error::Lost(Lost { sent, corrupt: None })));
+                }
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for Exchange<'_> {
+    fn drop(&mut self) {
+        if let ExchangeState::Waiting(id) = self.state {
+            let mut core = lock(&self.cluster.core);
+            if let Some(link) = core.get(self.link) {
+                if link.wire.abandon(id) {
+                    core.leave(self.link, id, self.call);
+                }
+                core.forget_if_done(self.link.key);
+            }
+        }
+    }
+}

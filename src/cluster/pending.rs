@@ -1,0 +1,331 @@
+//! What may still happen: requests that were sent and then given up, by a deadline, a cancellation
+//! or the end of their connection, while some server may carry them out yet (protocol.md 5.15).
+//!
+//! Nothing that touches the same as one of them goes out before it is over: carried out late, it
+//! would undo what came after it. Reads of an inode wait as well, since what they show is relied
+//! upon. Whatever touches nothing of that goes on.
+//!
+//! ```text
+//! queued --given up--> gone
+//!   | sent
+//! waiting --reply--> over
+//!   |- given up --> OPEN --late reply--> over
+//!   '- link ends, or under OPEN --> CLOSED --2 s--> over
+//!                               '-> VANISHED --epoch and node list: CLOSED
+//! OPEN, VANISHED --120 s--> over
+//! ```
+//!
+//! CLOSED: the server's end of the stream came. Servers close a connection once its requests have
+//! ended, or are dead themselves; then only their peers may be at it, for [`SETTLE`] at most.
+//! VANISHED: nothing is heard any more of the gateway's machine. The gateway is dead where another
+//! one answers with a later epoch and a node list without it; its peers refuse it from then on.
+//! A gateway that is only silent is never taken for dead; that nobody is kept from its own data for
+//! ever is the one assumption here, [`FORGET`].
+//!
+//! What a request touches is derived from the request, so that no caller can forget it.
+
+use std::time::Duration;
+
+use sheepdog_proto::hash::vid_of_name;
+use sheepdog_proto::inode::{INODE_LEN, MAP_END, MAP_OFFSET};
+use sheepdog_proto::oid::OidKind;
+use sheepdog_proto::{NAME_LEN, Oid, Request, Response, Vid, field_text, op};
+
+use super::LinkId;
+use crate::clock::Instant;
+use crate::exec::WaitList;
+use crate::net::SendBuf;
+use crate::wire::Id;
+
+/// The time in which nodes are done with what they took over from a gateway that ended.
+const SETTLE: Duration = Duration::from_secs(2);
+/// After this a request of a gateway that says nothing more is taken for over.
+const FORGET: Duration = Duration::from_secs(120);
+/// With more than this, nothing changes any more before some are over.
+const MAX: usize = 4096;
+
+/// Part of what servers store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Space {
+    /// Bytes of a VDI's inode. A data object counts as its map entry: what becomes of one depends
+    /// on the other.
+    Inode(Vid),
+    /// What a name stands for, by its hash; names that share it wait for each other.
+    Name(Vid),
+    /// The locks of a name's VDIs.
+    Lock(Vid),
+    /// A name's attributes.
+    Attr(Vid),
+    /// Who knows.
+    All,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Touch {
+    space: Space,
+    start: u64,
+    end: u64,
+    /// Or only asks.
+    changes: bool,
+}
+
+impl Touch {
+    fn whole(space: Space, changes: bool) -> Touch {
+        Touch { space, start: 0, end: u64::MAX, changes }
+    }
+
+    fn inode(vid: Vid, start: u64, len: u64, changes: bool) -> Touch {
+        Touch { space: Space::Inode(vid), start, end: start + len, changes }
+    }
+
+    /// Whether one must not go out before the other is over.
+    fn meets(&self, pending: &Touch) -> bool {
+        let same = self.space == pending.space;
+        let all = self.space == Space::All || pending.space == Space::All;
+        pending.changes && (all || same && self.start < pending.end && pending.start < self.end)
+    }
+}
+
+/// All that a request touches.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Touches([Option<Touch>; 3]);
+
+impl Touches {
+    /// `also`: a VDI that the request changes without naming it.
+    pub fn of(request: &Request, payload: &SendBuf, also: Option<Vid>) -> Touches {
+        let name = || {
+            let field = payload.head::<NAME_LEN>();
+            vid_of_name(field_text(&field))
+        };
+        let whole = |vid, changes| Touch::whole(Space::Inode(vid), changes);
+        let also = also.map(|vid| whole(vid, true));
+        let none = Touches::default();
+        match request.opcode {
+            op::READ_OBJ => {
+                let (oid, arm) = (Oid(request.obj().oid.get()), request.obj());
+                let (start, len) = (arm.offset.get().into(), request.data_length.get().into());
+                match oid.kind() {
+                    Some(OidKind::Inode) => {
+                        Touches([Some(Touch::inode(oid.vid(), start, len, false)), None, None])
+                    }
+                    Some(OidKind::Btree) => Touches([Some(index(oid.vid(), false)), None, None]),
+                    _ => none,
+                }
+            }
+            // An empty write only asks for what is decided by others.
+            op::WRITE_OBJ if payload.len() == 0 => none,
+            op::WRITE_OBJ | op::CREATE_AND_WRITE_OBJ | op::REMOVE_OBJ | op::DISCARD_OBJ => {
+                let oid = Oid(request.obj().oid.get());
+                let (start, len) = (request.obj().offset.get().into(), payload.len() as u64);
+                let touch = match oid.kind() {
+                    Some(OidKind::Data) => {
+                        let at = u64::from(MAP_OFFSET) + 4 * u64::from(oid.index());
+                        Touch::inode(oid.vid(), at, 4, true)
+                    }
+                    Some(OidKind::Inode) if request.opcode == op::WRITE_OBJ => {
+                        Touch::inode(oid.vid(), start, len, true)
+                    }
+                    Some(OidKind::Btree) => index(oid.vid(), true),
+                    Some(OidKind::Attr) => Touch::whole(Space::Attr(oid.vid()), true),
+                    _ => whole(oid.vid(), true),
+                };
+                Touches([Some(touch), None, None])
+            }
+            op::NEW_VDI => {
+                let base = Vid::new(request.vdi().base_vdi_id.get()).filter(|vid| !vid.is_none());
+                let base = base.map(|vid| whole(vid, true));
+                Touches([Some(Touch::whole(Space::Name(name()), true)), base, also])
+            }
+            op::DEL_VDI => Touches([Some(Touch::whole(Space::Name(name()), true)), also, None]),
+            op::GET_VDI_INFO => {
+                Touches([Some(Touch::whole(Space::Name(name()), false)), None, None])
+            }
+            op::LOCK_VDI => Touches([
+                Some(Touch::whole(Space::Name(name()), false)),
+                Some(Touch::whole(Space::Lock(name()), true)),
+                None,
+            ]),
+            // Whoever has the lock next must not meet anything of ours.
+            op::RELEASE_VDI => Touches([
+                Vid::new(request.vdi().base_vdi_id.get()).map(|vid| whole(vid, false)),
+                Some(Touch::whole(Space::Lock(name()), true)),
+                None,
+            ]),
+            op::GET_VDI_ATTR => {
+                let changes = request.flags.get() & (op::FLAG_ATTR_CREAT | op::FLAG_ATTR_DEL) != 0;
+                let attr = changes.then(|| Touch::whole(Space::Attr(name()), true));
+                Touches([Some(Touch::whole(Space::Name(name()), false)), attr, None])
+            }
+            op::FLUSH_VDI
+            | op::READ_VDIS
+            | op::READ_DEL_VDIS
+            | op::GET_CLUSTER_DEFAULT
+            | op::GET_NODE_LIST => none,
+            _ => Touches([Some(Touch::whole(Space::All, true)), None, None]),
+        }
+    }
+
+    /// Of whoever wants to know that nothing may happen to a VDI any more.
+    pub fn vdi(vid: Vid) -> Touches {
+        Touches([Some(Touch::whole(Space::Inode(vid), false)), None, None])
+    }
+
+    /// Of whoever wants to know that nothing may happen at all.
+    pub fn everything() -> Touches {
+        Touches([Some(Touch::whole(Space::All, false)), None, None])
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Touch> {
+        self.0.iter().flatten()
+    }
+
+    pub fn change_anything(&self) -> bool {
+        self.iter().any(|touch| touch.changes)
+    }
+}
+
+/// The index of a hypervolume: its nodes depend on each other (3.9).
+fn index(vid: Vid, changes: bool) -> Touch {
+    Touch::inode(vid, MAP_OFFSET.into(), u64::from(MAP_END - MAP_OFFSET), changes)
+}
+
+const _: () = assert!(MAP_END < INODE_LEN);
+
+/// Names a call, so that what is sent again does not wait for its own earlier copies.
+pub(super) type CallId = u64;
+
+/// How the connection of a pending request ended.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) enum End {
+    /// Not at all: its reply may come.
+    Open,
+    /// By the server, then.
+    Closed(Instant),
+    /// Without a word from the server, whose latest epoch was this.
+    Vanished { gateway: usize, epoch: u32 },
+}
+
+pub(super) struct Entry {
+    pub touches: Touches,
+    pub call: CallId,
+    pub opcode: u8,
+    pub link: LinkId,
+    pub id: Id,
+    pub since: Instant,
+    pub end: End,
+    /// What was sent, where its late success is of interest.
+    pub payload: Option<SendBuf>,
+}
+
+/// A success that came after its call was given up.
+pub struct Late {
+    /// Of the request.
+    pub payload: SendBuf,
+    pub reply: Response,
+}
+
+impl Entry {
+    /// When it is over without anybody's doing.
+    fn over_at(&self) -> Instant {
+        match self.end {
+            End::Closed(at) => at + SETTLE,
+            End::Open | End::Vanished { .. } => self.since + FORGET,
+        }
+    }
+}
+
+/// What keeps a request from going out.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Blocked {
+    /// When the first of those in the way is over without anybody's doing.
+    pub until: Instant,
+    /// A gateway that vanished with one of them, and its epoch.
+    pub vanished: Option<(usize, u32)>,
+}
+
+/// The registry. Empty as long as all goes well: then it costs one test for each request.
+#[derive(Default)]
+pub(super) struct Pending {
+    entries: Vec<Entry>,
+    pub late: Vec<Late>,
+    pub waiters: WaitList,
+}
+
+impl Pending {
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether something is in the way of what touches this. The earlier copies of `call` are not.
+    pub fn blocks(&self, touches: &Touches, call: CallId) -> Option<Blocked> {
+        let full = self.entries.len() >= MAX && touches.change_anything();
+        let in_the_way = self.entries.iter().filter(|entry| {
+            full || entry.call != call
+                && touches.iter().any(|touch| entry.touches.iter().any(|it| touch.meets(it)))
+        });
+        in_the_way.fold(None, |found: Option<Blocked>, entry| {
+            let vanished = match entry.end {
+                End::Vanished { gateway, epoch } => Some((gateway, epoch)),
+                End::Open | End::Closed(_) => None,
+            };
+            Some(Blocked {
+                until: found.map_or(entry.over_at(), |found| found.until.min(entry.over_at())),
+                vanished: found.and_then(|found| found.vanished).or(vanished),
+            })
+        })
+    }
+
+    /// Whether a reply on this link would end something.
+    pub fn has_open(&self, link: LinkId) -> bool {
+        self.entries.iter().any(|entry| entry.link == link && entry.end == End::Open)
+    }
+
+    /// A request that only asked does no harm, however late it is carried out.
+    pub fn add(&mut self, entry: Entry) {
+        if entry.touches.change_anything() {
+            self.entries.push(entry);
+        }
+    }
+
+    /// The reply came.
+    pub fn answered(&mut self, link: LinkId, id: Id, reply: Response) {
+        let is_it = |entry: &Entry| entry.link == link && entry.id == id;
+        let Some(at) = self.entries.iter().position(is_it) else { return };
+        if let Some(payload) = self.entries.swap_remove(at).payload
+            && reply.result().is_success()
+        {
+            self.late.push(Late { payload, reply });
+        }
+    }
+
+    /// The connection ended.
+    pub fn ended(&mut self, link: LinkId, end: End) {
+        let open = |entry: &&mut Entry| entry.link == link && entry.end == End::Open;
+        self.entries.iter_mut().filter(open).for_each(|entry| entry.end = end);
+    }
+
+    /// A gateway that had vanished is dead.
+    pub fn dead(&mut self, dead: usize, epoch: u32, now: Instant) {
+        for entry in &mut self.entries {
+            if let End::Vanished { gateway, epoch: last } = entry.end
+                && gateway == dead
+                && last < epoch
+            {
+                entry.end = End::Closed(now);
+            }
+        }
+    }
+
+    /// Forgets what is over by now. The opcodes of those that only time has ended.
+    pub fn expire(&mut self, now: Instant) -> Vec<u8> {
+        let mut forgotten = Vec::new();
+        self.entries.retain(|entry| {
+            let over = entry.over_at() <= now;
+            if over && !matches!(entry.end, End::Closed(_)) {
+                forgotten.push(entry.opcode);
+            }
+            !over
+        });
+        forgotten
+    }
+}

@@ -1,0 +1,282 @@
+//! Opening and closing: handles, and locks on the servers (4.10, 5.2, 5.16).
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+
+use sheepdog_proto::{SdResult, Vid};
+
+use super::inode::{self, answered};
+use super::{Client, Name, Vdi, Which};
+use crate::cluster::Op;
+use crate::error::{Error, Refusal, Result};
+use crate::exec::{WaitList, lock};
+
+/// What a program has open.
+#[derive(Default)]
+pub(super) struct OpenVdis {
+    /// In an order, so that a close is the same each time.
+    pub working: BTreeMap<Name, Opened>,
+    /// Handles of snapshots, by their VDI ids.
+    pub snapshots: HashMap<Vid, usize>,
+    waiters: WaitList,
+}
+
+/// A working VDI of which handles are open, or are being opened, closed, or kept from it.
+pub(super) enum Opened {
+    /// Some operation is opening, closing or deleting it: the others wait.
+    InTransition,
+    Open {
+        vdi: Arc<Vdi>,
+        handles: usize,
+    },
+    /// It has no handle any more, but its close did not come to its end: whoever comes next ends
+    /// it first.
+    Left(Arc<Vdi>),
+}
+
+impl Client {
+    /// Opens the working VDI `name` for reading and writing, or shares it where it is open.
+    pub async fn open(&self, op: &Op, name: Name) -> Result<Arc<Vdi>> {
+        let turn = match self.turn(op, name).await? {
+            Turn::Shared(vdi) => return Ok(vdi),
+            Turn::Mine(turn) => turn,
+        };
+        let vdi = Arc::new(self.open_working(op, name).await?);
+        turn.finish(Opened::Open { vdi: vdi.clone(), handles: 1 });
+        Ok(vdi)
+    }
+
+    /// Closes one handle of a VDI; the last one waits for its writes and releases its lock.
+    pub async fn close(&self, op: &Op, vdi: Arc<Vdi>) -> Result<()> {
+        if vdi.which != Which::WORKING {
+            self.close_snapshot(&vdi);
+            return Ok(());
+        }
+        {
+            let mut open = lock(&self.open);
+            match open.working.get_mut(&vdi.name) {
+                Some(Opened::Open { handles, .. }) if *handles > 1 => {
+                    *handles -= 1;
+                    return Ok(());
+                }
+                Some(entry @ Opened::Open { .. }) => *entry = Opened::InTransition,
+                _ => return Ok(()),
+            }
+        }
+        let name = vdi.name;
+        MyTurn::new(self, name, Some(Opened::Left(vdi))).end_close(op).await.map(drop)
+    }
+
+    /// Ends the use of a VDI: refuses new operations, waits for those under way and for what they
+    /// have the servers remove, and gives the lock back. Given up, it can be begun again.
+    async fn close_working(&self, op: &Op, vdi: &Vdi) -> Result<()> {
+        let cluster = &self.cluster;
+        vdi.operations.shut();
+        drop(vdi.operations.close().await);
+        let removals = &self.servers.removals;
+        self.servers.wait_for_removals(cluster, op, removals.of(vdi.view().vid)).await?;
+        loop {
+            let Some(vid) = lock(&vdi.state).locked.last().copied() else { break };
+            inode::release(cluster, op, &vdi.name, vid).await?;
+            lock(&vdi.state).locked.retain(|other| *other != vid);
+        }
+        self.release_strays(op).await
+    }
+
+    /// Closes one handle of a snapshot.
+    pub fn close_snapshot(&self, vdi: &Vdi) {
+        let vid = vdi.view().vid;
+        let mut open = lock(&self.open);
+        if let Some(handles) = open.snapshots.get_mut(&vid) {
+            *handles -= 1;
+            if *handles == 0 {
+                open.snapshots.remove(&vid);
+            }
+        }
+    }
+
+    /// Closes all VDIs, whatever handles they have: the program closes the connection. The first
+    /// error, where there are several: the others are closed all the same.
+    pub async fn close_all(&self, op: &Op) -> Result<()> {
+        // Operations that were opening or closing something are ending as cancelled.
+        poll_fn(|cx| {
+            let mut open = lock(&self.open);
+            let busy = open.working.values().any(|entry| matches!(entry, Opened::InTransition));
+            if busy {
+                open.waiters.register(cx);
+                return Poll::Pending;
+            }
+            Poll::Ready(())
+        })
+        .await;
+        let vdis: Vec<Arc<Vdi>> = {
+            let open = lock(&self.open);
+            let vdis = open.working.values().filter_map(|entry| match entry {
+                Opened::Open { vdi, .. } | Opened::Left(vdi) => Some(vdi.clone()),
+                Opened::InTransition => None,
+            });
+            vdis.collect()
+        };
+        let mut result = Ok(());
+        for vdi in vdis {
+            result = result.and(self.close_working(op, &vdi).await);
+        }
+        result.and(self.release_strays(op).await)
+    }
+
+    /// Gives back locks that nobody holds a handle for: of an open that failed or was given up.
+    async fn release_strays(&self, op: &Op) -> Result<()> {
+        loop {
+            let late = self.cluster.take_late();
+            let next = {
+                let mut strays = lock(&self.stray_locks);
+                strays.extend(late.iter().filter_map(inode::late_lock));
+                strays.last().copied()
+            };
+            let Some((name, vid)) = next else { return Ok(()) };
+            inode::release(&self.cluster, op, &name, vid).await?;
+            lock(&self.stray_locks).retain(|other| *other != (name, vid));
+        }
+    }
+
+    /// Locks and reads a working VDI (5.2).
+    async fn open_working(&self, op: &Op, name: Name) -> Result<Vdi> {
+        let cluster = &self.cluster;
+        self.generation(op).await?;
+        let vid = self.lock_working(op, &name).await?;
+        let guard = LockGuard { client: self, lock: Some((name, vid)) };
+        match Vdi::read_checked(cluster, op, vid, &name, &Which::WORKING).await {
+            Ok(header) => {
+                guard.keep();
+                Ok(Vdi::new(self, name, Which::WORKING, header, vid, Some(vid)))
+            }
+            Err(error) => {
+                drop(guard);
+                if let Err(e) = self.release_strays(op).await {
+                    log::warn!("VDI {name}: its lock may remain: {e}");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes the lock; one that an earlier attempt of ours has got after all is given back first.
+    async fn lock_working(&self, op: &Op, name: &Name) -> Result<Vid> {
+        self.release_strays(op).await?;
+        let result = inode::lock(&self.cluster, op, name).await;
+        if answered(&result, SdResult::VDI_LOCKED) {
+            let late = self.cluster.take_late();
+            if !late.is_empty() {
+                lock(&self.stray_locks).extend(late.iter().filter_map(inode::late_lock));
+                self.release_strays(op).await?;
+                return inode::lock(&self.cluster, op, name).await;
+            }
+        }
+        result
+    }
+
+    /// Waits until nobody opens, closes or deletes the VDI `name`. Then a handle of the open VDI,
+    /// or the right to be the one who does.
+    async fn turn(&self, op: &Op, name: Name) -> Result<Turn<'_>> {
+        let turn = poll_fn(|cx| {
+            let mut open = lock(&self.open);
+            let end = match open.working.get_mut(&name) {
+                Some(Opened::InTransition) => {
+                    open.waiters.register(cx);
+                    return Poll::Pending;
+                }
+                Some(Opened::Open { vdi, handles }) => {
+                    *handles += 1;
+                    return Poll::Ready(Turn::Shared(vdi.clone()));
+                }
+                Some(Opened::Left(vdi)) => Some(Opened::Left(vdi.clone())),
+                None => None,
+            };
+            open.working.insert(name, Opened::InTransition);
+            Poll::Ready(Turn::Mine(MyTurn::new(self, name, end)))
+        })
+        .await;
+        match turn {
+            Turn::Mine(turn) => Ok(Turn::Mine(turn.end_close(op).await?)),
+            shared => Ok(shared),
+        }
+    }
+
+    /// As [`Client::turn`], for an operation that no open handle must see.
+    pub(super) async fn turn_if_closed(&self, op: &Op, name: Name) -> Result<MyTurn<'_>> {
+        match self.turn(op, name).await? {
+            Turn::Mine(turn) => Ok(turn),
+            Turn::Shared(vdi) => {
+                self.close(op, vdi).await?;
+                Err(Error::Refused(Refusal::Open))
+            }
+        }
+    }
+}
+
+/// A lock that was just taken, to be released unless the VDI is opened.
+struct LockGuard<'a> {
+    client: &'a Client,
+    lock: Option<(Name, Vid)>,
+}
+
+impl LockGuard<'_> {
+    fn keep(mut self) {
+        self.lock = None;
+    }
+}
+
+impl Drop for LockGuard<'_> {
+    fn drop(&mut self) {
+        lock(&self.client.stray_locks).extend(self.lock.take());
+    }
+}
+
+enum Turn<'a> {
+    Mine(MyTurn<'a>),
+    Shared(Arc<Vdi>),
+}
+
+/// The right to open, close or delete a working VDI, which one operation has at a time.
+pub(super) struct MyTurn<'a> {
+    client: &'a Client,
+    name: Box<Name>,
+    /// What the VDI is in the end; None: closed.
+    end: Option<Opened>,
+}
+
+impl<'a> MyTurn<'a> {
+    fn new(client: &'a Client, name: Name, end: Option<Opened>) -> MyTurn<'a> {
+        MyTurn { client, name: Box::new(name), end }
+    }
+
+    /// Comes to the end of a close, where there is one left; who gives up leaves it to the next.
+    async fn end_close(mut self, op: &Op) -> Result<MyTurn<'a>> {
+        if let Some(Opened::Left(vdi)) = &self.end {
+            let vdi = vdi.clone();
+            self.client.close_working(op, &vdi).await?;
+            self.end = None;
+        }
+        Ok(self)
+    }
+
+    fn finish(mut self, end: Opened) {
+        self.end = Some(end);
+    }
+}
+
+impl Drop for MyTurn<'_> {
+    fn drop(&mut self) {
+        let wakers = {
+            let mut open = lock(&self.client.open);
+            match self.end.take() {
+                Some(end) => open.working.insert(*self.name, end),
+                None => open.working.remove(&self.name),
+            };
+            open.waiters.take()
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}

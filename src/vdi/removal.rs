@@ -1,0 +1,142 @@
+//! Objects on their way out (3.7, hazard 4): a 1.0 server removes a discarded object some time after
+//! the discard was acknowledged, and would remove a new one in its place.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sheepdog_proto::{Oid, Vid};
+
+use super::generation::Servers;
+use super::inode::exists;
+use crate::clock::Instant;
+use crate::cluster::{Cluster, Op};
+use crate::error::{Error, Result};
+use crate::exec::{lock, try_for_each_concurrent};
+
+/// How long the removal of a discarded object may take before it is taken for stuck.
+const LIMIT: Duration = Duration::from_secs(10);
+/// After this, servers older than 1.0 are taken for those of 0.8, which remove nothing (7.1).
+const LIMIT_OLDER: Duration = Duration::from_secs(1);
+/// How long an operation that caused removals waits for their end.
+const LIMIT_AFTER: Duration = Duration::from_secs(2);
+/// The waits between two looks at an object that is being removed.
+const POLL: Duration = Duration::from_millis(2);
+
+/// What a client has discarded and not seen gone. It outlives every handle and every refresh:
+/// neither ends a removal.
+#[derive(Default)]
+pub struct Removals {
+    /// With the number of the discard: an object that is gone says nothing of one that was
+    /// discarded later.
+    table: Mutex<(BTreeMap<Oid, u64>, u64)>,
+    /// Objects that no map names stay: the servers are of 0.8 (7.1).
+    never: AtomicBool,
+}
+
+impl Removals {
+    /// Before an update that lets go of the VDI's own object: it may be carried out even if its
+    /// answer never comes.
+    pub fn add(&self, oid: Oid) {
+        let (table, last) = &mut *lock(&self.table);
+        *last += 1;
+        table.insert(oid, *last);
+    }
+
+    /// The update was not carried out, and will not be.
+    pub fn cancel(&self, oid: Oid) {
+        lock(&self.table).0.remove(&oid);
+    }
+
+    fn get(&self, oid: Oid) -> Option<u64> {
+        lock(&self.table).0.get(&oid).copied()
+    }
+
+    /// The objects of a VDI that may still be removed.
+    pub fn of(&self, vid: Vid) -> Vec<Oid> {
+        let range = vid.data(0)..=vid.data(u32::MAX);
+        lock(&self.table).0.range(range).map(|(oid, _)| *oid).collect()
+    }
+
+    fn gone(&self, oid: Oid, discard: u64) {
+        let table = &mut lock(&self.table).0;
+        if table.get(&oid) == Some(&discard) {
+            table.remove(&oid);
+        }
+    }
+
+    fn never(&self) -> bool {
+        self.never.load(Ordering::Relaxed)
+    }
+}
+
+impl Servers {
+    /// Before an object is created: waits until its discarded predecessor is gone. One that does
+    /// not go is in use or stuck: then the write fails, rather than losing its data later.
+    pub async fn wait_for_removal(&self, cluster: &Cluster, op: &Op, oid: Oid) -> Result<()> {
+        if self.removals.get(oid).is_none() || self.wait(cluster, op, oid, LIMIT).await? {
+            return Ok(());
+        }
+        Err(Error::Io("a discarded object is not removed"))
+    }
+
+    /// False where the object is still there after `limit`.
+    async fn wait(&self, cluster: &Cluster, op: &Op, oid: Oid, limit: Duration) -> Result<bool> {
+        let older = self.are_older();
+        let limit = Instant::now() + if older { limit.min(LIMIT_OLDER) } else { limit };
+        loop {
+            let Some(discard) = self.removals.get(oid).filter(|_| !self.removals.never()) else {
+                return Ok(true);
+            };
+            if !exists(cluster, op, oid).await? {
+                self.removals.gone(oid, discard);
+            } else if Instant::now() < limit {
+                cluster.sleep_until(op, Instant::now() + POLL).await?;
+            } else if older {
+                self.removals.never.store(true, Ordering::Relaxed);
+            } else {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Waits for removals, for a limited time, so that whoever else has the VDI open, or opens it
+    /// next, need not know of them.
+    pub async fn wait_for_removals(
+        &self,
+        cluster: &Cluster,
+        op: &Op,
+        oids: Vec<Oid>,
+    ) -> Result<()> {
+        let limit = Instant::now() + LIMIT_AFTER;
+        try_for_each_concurrent(oids.into_iter().map(|oid| async move {
+            let left = limit.saturating_duration_since(Instant::now());
+            self.wait(cluster, op, oid, left).await.map(drop)
+        }))
+        .await
+    }
+
+    /// Waits until the objects that a deleted VDI alone had are gone, for a limited time: until
+    /// then whoever has it open writes to them with success. The VDI is deleted whatever comes of
+    /// this.
+    pub async fn wait_for_deletion(&self, cluster: &Cluster, op: &Op, own: Vec<Oid>) -> Result<()> {
+        let limit = if self.are_older() { LIMIT_OLDER } else { LIMIT_AFTER };
+        let op = &op.until(Instant::now() + limit);
+        let all = pin!(try_for_each_concurrent(own.into_iter().map(|oid| async move {
+            while !self.removals.never() && exists(cluster, op, oid).await? {
+                cluster.sleep_until(op, Instant::now() + POLL).await?;
+            }
+            Ok(())
+        })));
+        match cluster.bounded(op, all).await {
+            Err(Error::Canceled) => Err(Error::Canceled),
+            Err(error) => {
+                log::info!("deleted; its objects may be there for a while: {error}");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+}
