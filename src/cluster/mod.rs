@@ -171,6 +171,11 @@ impl Op {
     pub fn until(&self, at: Instant) -> Op {
         Op { deadline: Some(self.deadline.map_or(at, |deadline| deadline.min(at))), ..*self }
     }
+
+    /// The same operation, with so much more time.
+    pub fn extended(&self, time: Duration) -> Op {
+        Op { deadline: self.deadline.map(|deadline| deadline + time), ..*self }
+    }
 }
 
 /// What to do about a server's result (5.14).
@@ -293,6 +298,17 @@ impl Cluster {
         self.run_op(self.op(), f)
     }
 
+    /// As [`Cluster::run`], for an operation that keeps to its deadline by itself, and has some time
+    /// beyond it for what must not stay as it is then.
+    pub fn run_beyond<T>(
+        &self,
+        time: Duration,
+        f: impl AsyncFnOnce(&Op) -> Result<T>,
+    ) -> Result<T> {
+        let op = self.op();
+        self.run_op(op.extended(time), async |_| f(&op).await)
+    }
+
     fn run_op<T>(&self, op: Op, f: impl AsyncFnOnce(&Op) -> Result<T>) -> Result<T> {
         let result = {
             let future = pin!(f(&op));
@@ -309,8 +325,8 @@ impl Cluster {
     }
 
     /// Ends everything: operations under way end as cancelled, then `last` runs as the close's
-    /// own operation, then the connections go. Success means that nothing of ours can happen any
-    /// more.
+    /// own operation, then the connections go. An error where it is open whether something of ours
+    /// may still happen.
     pub fn close(&self, last: impl AsyncFnOnce(&Op) -> Result<()>) -> Result<()> {
         let wakers = {
             let mut core = lock(&self.core);
@@ -320,12 +336,11 @@ impl Cluster {
         wakers.into_iter().for_each(Waker::wake);
         self.tasks.finish_all();
         // A cluster that does not answer any more must not hold up the end of the program.
-        let limit = Instant::now() + CLOSE_LIMIT;
-        let deadline = Some(self.op().deadline.map_or(limit, |deadline| deadline.min(limit)));
+        let deadline = Some(Instant::now() + CLOSE_LIMIT);
         let op = Op { deadline, closing: true, first: true, ..self.op() };
         let result = self.run_op(op, async |op| {
-            last(op).await?;
-            self.settle_all(op).await
+            let result = last(op).await;
+            self.settle_all(op).await.and(result)
         });
         let wakers = {
             let mut core = lock(&self.core);
@@ -340,7 +355,15 @@ impl Cluster {
         // The last callbacks: those of requests that this close has cancelled, and of those that
         // had ended before and were not told yet.
         self.tasks.deliver(usize::MAX);
-        result
+        match result {
+            // Something of ours may still happen, or a lock remains.
+            Err(Error::TimedOut) => Err(Error::TimedOut),
+            Err(error) => {
+                log::warn!("close: {error}");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     /// The successes of calls with [`Call::keep_late`] that came late.

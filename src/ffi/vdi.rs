@@ -2,6 +2,7 @@
 
 use std::ffi::{c_char, c_int, c_void};
 use std::mem::{offset_of, size_of};
+use std::pin::pin;
 use std::sync::Arc;
 
 use sheepdog_proto::{NAME_LEN, time_to_ns};
@@ -12,7 +13,7 @@ use libc::iovec;
 use super::entry::{self, Out, VdiHandle, enter};
 use crate::error::{Error, Result};
 use crate::net::{RecvBuf, SendBuf};
-use crate::vdi::{Client, CreateOptions, ExtentKind, Name};
+use crate::vdi::{Client, CreateOptions, ExtentKind, Name, UNDO_LIMIT};
 
 /// cbindgen:ignore
 #[repr(C)]
@@ -157,10 +158,14 @@ fn create(
     options: CreateOptions,
     out: Option<Out<sd_vdi_t>>,
 ) -> Result<()> {
-    let opened = client.cluster.run(async |op| {
+    let cluster = &client.cluster;
+    let opened = cluster.run_beyond(UNDO_LIMIT, async |op| {
         client.create(op, name, &options).await?;
         Ok(match out {
-            Some(out) => Some((out, client.open(op, name).await?)),
+            Some(out) => {
+                let open = pin!(client.open(op, name));
+                Some((out, cluster.bounded(op, open).await?))
+            }
             None => None,
         })
     })?;

@@ -172,23 +172,31 @@ impl Tree {
         u32::from_le_bytes([self.gap[0], self.gap[1], self.gap[2], self.gap[3]])
     }
 
-    /// The parts of what is stored by which a change by another client shows: the root's header
-    /// with the counter, and those of the nodes that have the leaves of `changes`.
-    fn marks(&self, vid: Vid, changes: &[(u32, Vid)]) -> Vec<(Oid, u32, Vec<u8>)> {
-        let at_root = |header: [u8; HEADER_LEN]| {
-            (vid.inode(), BTREE_COUNTER_OFFSET, [&self.gap[..], &header].concat())
+    /// The parts of what is stored that a plan relies on: the root's header with the counter, and
+    /// all of each node that it replaces, the root included. Another client may have changed an
+    /// entry without the length of its node.
+    fn marks(&self, vid: Vid, changes: &[(u32, Vid)], plan: &Plan) -> Vec<(Oid, u32, Vec<u8>)> {
+        let (header, all) = match &self.root {
+            Root::Leaves(leaves) => {
+                (btree::leaves_header(leaves.len()), btree::encode_leaves(leaves))
+            }
+            Root::Children(children) => {
+                (btree::children_header(children.len()), btree::encode_children(children))
+            }
         };
-        let children = match &self.root {
-            Root::Leaves(leaves) => return vec![at_root(btree::leaves_header(leaves.len()))],
-            Root::Children(children) => children,
-        };
-        let mut marks = vec![at_root(btree::children_header(children.len()))];
-        let mut nodes: Vec<_> =
-            changes.iter().filter_map(|(idx, _)| btree::find_child(children, *idx)).collect();
-        nodes.dedup();
-        marks.extend(nodes.into_iter().filter_map(|oid| {
-            Some((oid, 0, btree::leaves_header(self.nodes.get(&oid)?.len()).to_vec()))
-        }));
+        let root = if plan.root.is_some() { all } else { header.to_vec() };
+        let root = [&self.gap[..], &root].concat();
+        let mut marks = vec![(vid.inode(), BTREE_COUNTER_OFFSET, root)];
+        if let Root::Children(children) = &self.root {
+            let nodes = changes.iter().filter_map(|(idx, _)| btree::find_child(children, *idx));
+            let mut nodes: Vec<_> = nodes.collect();
+            nodes.dedup();
+            marks.extend(
+                nodes
+                    .into_iter()
+                    .filter_map(|oid| Some((oid, 0, btree::encode_leaves(self.nodes.get(&oid)?)))),
+            );
+        }
         marks
     }
 
@@ -440,7 +448,7 @@ impl Vdi {
             let planned = match &lock(&self.state).tree {
                 None => Err(Obstacle::Unread(Unread::Root)),
                 Some(tree) => tree.plan(view.vid, changes, FANOUT).map(|plan| {
-                    let marks = tree.marks(view.vid, changes);
+                    let marks = tree.marks(view.vid, changes, &plan);
                     let writes = plan.writes(tree, view.vid);
                     (plan, marks, writes)
                 }),
@@ -918,11 +926,19 @@ mod tests {
         let mut stored = Stored::empty();
         let mut tree = stored.tree();
         (0..5).for_each(|idx| step(&mut tree, &mut stored, &[(idx, own())]));
-        let marks = |tree: &Tree| tree.marks(own(), &[(7, own())]);
+        let marks = |tree: &Tree| {
+            let changes = [(7, own())];
+            let plan = tree.plan(own(), &changes, FANOUT).ok().unwrap();
+            tree.marks(own(), &changes, &plan)
+        };
         let before = marks(&tree);
         assert_eq!(marks(&stored.tree()), before);
+        // As long as before, with another content.
+        step(&mut tree, &mut stored, &[(3, Vid::NONE)]);
+        let changed = marks(&stored.tree());
+        assert_ne!(changed, before);
         step(&mut tree, &mut stored, &[(8, own())]);
-        assert_ne!(marks(&stored.tree()), before);
+        assert_ne!(marks(&stored.tree()), changed);
     }
 
     #[test]

@@ -8,8 +8,8 @@ use sheepdog_proto::inode::{
 };
 use sheepdog_proto::zerocopy::FromBytes;
 use sheepdog_proto::{
-    DEFAULT_BLOCK_SIZE_SHIFT, NAME_LEN, Oid, Request, Response, SdResult, VDI_BITMAP_LEN, Vid,
-    field_text, name_field, op,
+    DEFAULT_BLOCK_SIZE_SHIFT, MAX_DATA_OBJECTS, NAME_LEN, Oid, Request, Response, SdResult,
+    VDI_BITMAP_LEN, Vid, field_text, name_field, op,
 };
 
 use super::outcome::{Outcome, Step};
@@ -80,6 +80,11 @@ fn name_and_tag(name: &Name, which: &Which) -> SendBuf {
 /// What a server says of a name or tag that is in use.
 pub fn in_use() -> Error {
     Error::Server { opcode: op::NEW_VDI, result: SdResult::VDI_EXIST }
+}
+
+/// What a server says where a name has no working VDI.
+pub fn no_vdi() -> Error {
+    Error::Server { opcode: op::GET_VDI_INFO, result: SdResult::NO_VDI }
 }
 
 /// Whether a server said so.
@@ -331,8 +336,22 @@ pub async fn read_bitmap(cluster: &Cluster, op: &Op, opcode: u8) -> Result<Vec<u
     if bytes.len() == VDI_BITMAP_LEN { Ok(bytes) } else { Err(Error::BadReply("bitmap length")) }
 }
 
-/// Whether an inode is the one that was asked for, and one that this library can read (5.2).
+/// Whether an inode is the one that was asked for, and one that this library can read (5.2). A
+/// snapshot that is being deleted is none any more.
 pub fn check(header: &InodeHeader, vid: Vid, name: &Name, which: &Which) -> Result<()> {
+    if is_doomed(header) {
+        return Err(Error::Refused(Refusal::NoVdi));
+    }
+    check_any(header, vid, name, which)
+}
+
+/// A snapshot whose deletion has begun: its content is going. It has no size; a VDI always has one.
+pub fn is_doomed(header: &InodeHeader) -> bool {
+    header.is_snapshot() && header.vdi_size.get() == 0
+}
+
+/// As [`check`], for whoever goes on with a deletion.
+pub fn check_any(header: &InodeHeader, vid: Vid, name: &Name, which: &Which) -> Result<()> {
     // A recycling cluster answers a lookup of a deleted working VDI with its snapshot (3.4).
     let wanted = header.name() == field_text(name.field())
         && header.vid() == Some(vid)
@@ -356,7 +375,10 @@ pub fn check(header: &InodeHeader, vid: Vid, name: &Name, which: &Which) -> Resu
 }
 
 /// Number of data objects of a VDI whose map is an array. [`check`] has made sure that the number
-/// fits.
+/// fits. Of a snapshot that is being deleted it is not known any more.
 pub fn objects(header: &InodeHeader) -> u32 {
+    if is_doomed(header) {
+        return MAX_DATA_OBJECTS;
+    }
     object_count(header.vdi_size.get(), header.block_size_shift).try_into().unwrap_or(u32::MAX)
 }

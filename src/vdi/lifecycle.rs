@@ -1,7 +1,10 @@
 //! Creating and deleting VDIs (4.2, 5.12).
 
+use std::pin::pin;
+use std::time::Duration;
+
 use sheepdog_proto::header::VdiArm;
-use sheepdog_proto::inode::{STORE_ARRAY, STORE_BTREE, max_size, object_count};
+use sheepdog_proto::inode::{STORE_ARRAY, STORE_BTREE, VDI_SIZE_OFFSET, max_size, object_count};
 use sheepdog_proto::{
     DEFAULT_BLOCK_SIZE_SHIFT, InodeHeader, MAX_COPIES, Oid, SdResult, Vid, erasure_policy, op,
 };
@@ -15,6 +18,8 @@ use crate::cluster::{Backoff, Call, Op};
 use crate::error::{Error, Refusal, Result};
 use crate::exec::try_for_each_concurrent;
 
+/// How long the undoing of a creation may take.
+pub const UNDO_LIMIT: Duration = Duration::from_secs(10);
 /// Objects that are preallocated before their entries are stored together.
 const PREALLOC_RUN: u32 = 128;
 
@@ -35,6 +40,7 @@ pub struct CreateOptions {
 }
 
 impl Client {
+    /// Ends by the operation's deadline by itself, but for the undoing of what was made by then.
     pub async fn create(&self, op: &Op, name: Name, options: &CreateOptions) -> Result<()> {
         if options.size == 0 {
             return Err(Error::Invalid("the size is 0"));
@@ -88,17 +94,22 @@ impl Client {
             ..Default::default()
         };
         // Until all is allocated nobody of this program opens it.
-        let _turn = match self.turn_if_closed(op, name).await {
+        let cluster = &self.cluster;
+        let turn = pin!(self.turn_if_closed(op, name));
+        let _turn = match cluster.bounded(op, turn).await {
             Err(Error::Refused(Refusal::Open)) => return Err(inode::in_use()),
             turn => turn?,
         };
-        let vid = self.new_name(op, &name, arm).await?;
+        let made = pin!(self.new_name(op, &name, arm));
+        let vid = cluster.bounded(op, made).await?;
         if options.prealloc {
-            let result = self.preallocate(op, name, vid).await;
+            let all = pin!(self.preallocate(op, name, vid));
+            let result = cluster.bounded(op, all).await;
             if result.is_err() {
-                // Nobody asked for half of it.
-                let undone = self.delete_found(op, &name, &Which::WORKING, vid).await;
-                if let Err(e) = undone {
+                // Nobody asked for half of it. It takes time of its own.
+                let op = op.extended(UNDO_LIMIT);
+                let undo = pin!(self.delete_found(&op, &name, &Which::WORKING, vid));
+                if let Err(e) = cluster.bounded(&op, undo).await {
                     log::warn!("VDI {name}: preallocated in part, and not deleted: {e}");
                 }
             }
@@ -174,7 +185,7 @@ impl Client {
     ) -> Result<()> {
         let cluster = &self.cluster;
         let mut doomed = Doomed { vid, header: inode::read_header(cluster, op, vid).await? };
-        inode::check(&doomed.header, vid, name, which)?;
+        inode::check_any(&doomed.header, vid, name, which)?;
         // By its id: two snapshots can have one tag.
         let which = match doomed.header.is_snapshot() {
             true => Which::snap_id(doomed.header.snap_id.get()),
@@ -183,6 +194,9 @@ impl Client {
         if doomed.header.store_policy != STORE_ARRAY && which != Which::WORKING {
             // Nobody counts who shares its objects (3.9).
             return Err(Error::Refused(Refusal::NoSupport));
+        }
+        if which != Which::WORKING {
+            self.doom(op, name, &which, &doomed).await?;
         }
         let mut backoff = Backoff::default();
         let mut own = Vec::new();
@@ -209,6 +223,27 @@ impl Client {
             }
         }
         Err(Error::Io("another client writes to the VDI that is being deleted"))
+    }
+
+    /// Makes a snapshot one that nobody opens, clones or goes back to any more, before it loses its
+    /// first object: however far the deletion comes, what is left of it is not taken for whole. It
+    /// stays under its name, so that the deletion can be repeated.
+    async fn doom(&self, op: &Op, name: &Name, which: &Which, doomed: &Doomed) -> Result<()> {
+        let (cluster, vid) = (&self.cluster, doomed.vid);
+        // Of 0.8 nobody knows whether it removes the objects of a VDI without a size.
+        if self.generation(op).await? == Generation::Older || inode::is_doomed(&doomed.header) {
+            return Ok(());
+        }
+        inode::write_header(cluster, op, vid, VDI_SIZE_OFFSET, vec![0; 8]).await?;
+        // Whoever derives a VDI from the snapshot writes all of its inode back (4.2). It is over
+        // once a later operation of the cluster is.
+        if inode::lookup(cluster, op, name, which).await? != vid {
+            return Err(inode::no_vdi());
+        }
+        match inode::is_doomed(&inode::read_header(cluster, op, vid).await?) {
+            true => Ok(()),
+            false => Err(Error::Io("another client uses the snapshot that is being deleted")),
+        }
     }
 
     /// Lets go of all that a VDI names; its own objects are added to `own`.

@@ -27,7 +27,7 @@ use sheepdog_proto::{InodeHeader, Vid};
 
 pub use attr::Key;
 pub use inode::{Name, Which};
-pub use lifecycle::CreateOptions;
+pub use lifecycle::{CreateOptions, UNDO_LIMIT};
 pub use list::Info;
 pub use range::{Extent, ExtentKind};
 

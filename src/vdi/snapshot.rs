@@ -3,14 +3,21 @@
 use std::sync::Arc;
 
 use sheepdog_proto::header::VdiArm;
-use sheepdog_proto::inode::{STORE_ARRAY, TAG_OFFSET};
-use sheepdog_proto::{InodeHeader, MAX_COPIES, SdResult, Vid, op};
+use sheepdog_proto::inode::{STORE_ARRAY, TAG_OFFSET, VDI_SIZE_OFFSET};
+use sheepdog_proto::{InodeHeader, MAX_COPIES, SdResult, Vid, field_text, op};
 
 use super::inode::{self, Name, Which, answered};
 use super::{Client, Opened, Vdi, list};
 use crate::cluster::Op;
 use crate::error::{Error, Refusal, Result};
-use crate::exec::lock;
+use crate::exec::{join, lock};
+
+/// How often a snapshot is begun again because another client's came before.
+const MAX_ATTEMPTS: usize = 10;
+
+fn no_tag() -> Error {
+    Error::Server { opcode: op::GET_VDI_INFO, result: SdResult::NO_TAG }
+}
 
 impl Client {
     /// Makes what `vdi` holds now a snapshot with `tag`; `vdi` goes on as the working VDI. Returns
@@ -24,26 +31,100 @@ impl Client {
         }
         let wanted = Which::snapshot(tag, 0)?;
         let cluster = &self.cluster;
-        // Servers do not mind two snapshots with one tag (5.8).
-        match inode::lookup(cluster, op, &vdi.name, &wanted).await {
-            Ok(_) => {
-                return Err(inode::in_use());
-            }
-            result if answered(&result, SdResult::NO_TAG) => {}
-            Err(error) => return Err(error),
-        }
         // A 1.0 server overwrites map updates that come in while it takes a snapshot (4.2).
         let _still = vdi.still().await;
-        let (vid, header) = vdi.catch_up(cluster, op).await?;
-        if header.store_policy != STORE_ARRAY {
-            // Servers do not count the references of a hypervolume (3.9).
-            return Err(Error::Refused(Refusal::NoSupport));
+        for _ in 0..MAX_ATTEMPTS {
+            self.tag_is_free(op, &vdi.name, &wanted).await?;
+            let (vid, header) = vdi.catch_up(cluster, op).await?;
+            if header.store_policy != STORE_ARRAY {
+                // Servers do not count the references of a hypervolume (3.9).
+                return Err(Error::Refused(Refusal::NoSupport));
+            }
+            let arm = VdiArm { snapid: 1.into(), ..inode::derived(&header, vid) };
+            let new = inode::new_vdi(cluster, op, &vdi.name, arm, Some(vid)).await?;
+            let (old, made) = self.made(op, vid, new).await?;
+            if old.snap_ctime != made.create_time {
+                // Another client was faster: this was none of the VDI that we wanted.
+                self.put_back(op, &vdi.name, new, &made).await?;
+                continue;
+            }
+            if old.vdi_size != made.vdi_size {
+                // Another client has resized it just before, and was told so.
+                let size = old.vdi_size.get().to_le_bytes().to_vec();
+                inode::write_header(cluster, op, new, VDI_SIZE_OFFSET, size).await?;
+            }
+            vdi.switch_to(cluster, op, new).await?;
+            self.tag(op, &vdi.name, vid, &old, &wanted).await?;
+            return Ok(vid);
         }
-        inode::write_header(cluster, op, vid, TAG_OFFSET, wanted.tag().to_vec()).await?;
-        let arm = VdiArm { snapid: 1.into(), ..inode::derived(&header, vid) };
-        let new = inode::new_vdi(cluster, op, &vdi.name, arm, Some(vid)).await?;
-        vdi.switch_to(cluster, op, new).await?;
-        Ok(vid)
+        Err(Error::Io("other clients take snapshots all the time"))
+    }
+
+    /// Servers do not mind two snapshots with one tag (5.8).
+    async fn tag_is_free(&self, op: &Op, name: &Name, wanted: &Which) -> Result<()> {
+        match inode::lookup(&self.cluster, op, name, wanted).await {
+            Ok(_) => Err(inode::in_use()),
+            result if answered(&result, SdResult::NO_TAG) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives a snapshot of ours its tag: only now, since before it nobody knew whose snapshot it
+    /// would be. Where another client has used the tag meanwhile, the snapshot is taken back.
+    async fn tag(
+        &self,
+        op: &Op,
+        name: &Name,
+        vid: Vid,
+        header: &InodeHeader,
+        wanted: &Which,
+    ) -> Result<()> {
+        let cluster = &self.cluster;
+        let free = self.tag_is_free(op, name, wanted).await;
+        if free.is_ok() {
+            let tag = |tag: &[u8]| inode::write_header(cluster, op, vid, TAG_OFFSET, tag.to_vec());
+            tag(wanted.tag()).await?;
+            // The newest is found; so of two one at least sees the other.
+            if inode::lookup(cluster, op, name, wanted).await? == vid {
+                return Ok(());
+            }
+            tag(Which::WORKING.tag()).await?;
+        }
+        self.discard_old(op, name, vid, header).await;
+        free.and(Err(inode::in_use()))
+    }
+
+    /// The inodes of a VDI and of the one that NEW_VDI has made, after that. It froze what has the
+    /// new one's time of creation (4.2).
+    async fn made(&self, op: &Op, old: Vid, new: Vid) -> Result<(InodeHeader, InodeHeader)> {
+        let (cluster, op) = (&self.cluster, op);
+        let old = inode::read_header(cluster, op, old);
+        let (old, new) = join(old, inode::read_header(cluster, op, new)).await;
+        Ok((old?, new?))
+    }
+
+    /// A NEW_VDI of ours met another client's operation, and made `made` out of an older state of
+    /// the VDI. What it displaced is not lost: it was frozen at that time, without a tag. It
+    /// becomes the working VDI again before anybody is told anything; nothing could be asked of
+    /// the server that would have kept it from this (4.2).
+    async fn put_back(&self, op: &Op, name: &Name, new: Vid, made: &InodeHeader) -> Result<()> {
+        let cluster = &self.cluster;
+        let mut family = list::inodes(self, op).await?;
+        family.retain(|(vid, header)| {
+            header.name() == made.name() && header.snap_ctime == made.create_time && *vid != new
+        });
+        let Some((vid, displaced)) = family.pop() else {
+            log::error!("VDI {name}: what a snapshot has displaced is gone");
+            return Ok(());
+        };
+        let arm = VdiArm { snapid: 1.into(), ..inode::derived(&displaced, vid) };
+        let back = inode::new_vdi(cluster, op, name, arm, Some(new)).await?;
+        log::warn!("VDI {name}: {vid}, displaced by {new}, goes on as {back}");
+        let (wrong, back) = self.made(op, new, back).await?;
+        if wrong.snap_ctime == back.create_time {
+            self.discard_old(op, name, new, &wrong).await;
+        }
+        Ok(())
     }
 
     /// Opens a snapshot for reading.
@@ -58,7 +139,7 @@ impl Client {
         let which = Which::snap_id(header.snap_id.get());
         inode::check(&header, vid, &name, &which)?;
         if !header.is_snapshot() {
-            return Err(Error::Server { opcode: op::GET_VDI_INFO, result: SdResult::NO_TAG });
+            return Err(no_tag());
         }
         *lock(&self.open).snapshots.entry(vid).or_default() += 1;
         Ok(Arc::new(Vdi::new(self, name, which, header, vid, None)))
@@ -67,11 +148,11 @@ impl Client {
     /// The snapshots of the VDI `name`, in the order of their ids.
     pub async fn snapshots(&self, op: &Op, name: Name) -> Result<Vec<Arc<Vdi>>> {
         let mut family = list::inodes(self, op).await?;
-        family.retain(|(_, header)| header.name == *name.field());
+        family.retain(|(_, header)| header.name() == field_text(name.field()));
         if family.is_empty() {
             return Err(Error::Refused(Refusal::NoVdi));
         }
-        family.retain(|(_, header)| header.is_snapshot());
+        family.retain(|(_, header)| header.is_snapshot() && !inode::is_doomed(header));
         family.sort_unstable_by_key(|(vid, header)| (header.snap_id.get(), *vid));
         let mut open = lock(&self.open);
         let opened = family.into_iter().map(|(vid, header)| {
@@ -86,6 +167,10 @@ impl Client {
         let vid = inode::lookup(&self.cluster, op, &name, &which).await?;
         if lock(&self.open).snapshots.contains_key(&vid) {
             return Err(Error::Refused(Refusal::Open));
+        }
+        // Never the working VDI, whatever a server finds under a tag or an id.
+        if !inode::read_header(&self.cluster, op, vid).await?.is_snapshot() {
+            return Err(no_tag());
         }
         self.delete_found(op, &name, &which, vid).await
     }
@@ -131,11 +216,24 @@ impl Client {
         let snapid = if old.is_some() { 1 } else { 0 };
         let arm = VdiArm { snapid: snapid.into(), ..inode::derived(&header, base) };
         let new = inode::new_vdi(cluster, op, name, arm, before).await?;
+        let (base, made) = self.made(op, base, new).await?;
+        if base.is_deleted() || inode::is_doomed(&base) {
+            // Another client was deleting the snapshot: nothing says how much of it was left.
+            match old {
+                Some(_) => self.put_back(op, name, new, &made).await?,
+                None => self.delete_found(op, name, &Which::WORKING, new).await?,
+            }
+            return Err(no_tag());
+        }
         if let Some(vdi) = &open {
             vdi.switch_to(cluster, op, new).await?;
         }
-        if let Some((vid, header)) = old {
-            self.discard_old(op, name, vid, &header).await;
+        if let Some((vid, _)) = old {
+            let header = inode::read_header(cluster, op, vid).await?;
+            // Unless another client has made it a snapshot of its own just before.
+            if header.snap_ctime == made.create_time {
+                self.discard_old(op, name, vid, &header).await;
+            }
         }
         Ok(())
     }
@@ -173,13 +271,20 @@ impl Client {
         if copies != 0 && header.copy_policy == 0 {
             arm.copies = copies;
         }
-        self.new_name(op, &name, arm).await.map(drop)
+        let new = self.new_name(op, &name, arm).await?;
+        let base = inode::read_header(cluster, op, vid).await?;
+        if base.is_deleted() || inode::is_doomed(&base) {
+            // Nothing says how much of it was left.
+            self.delete_found(op, &name, &Which::WORKING, new).await?;
+            return Err(no_tag());
+        }
+        Ok(())
     }
 }
 
 impl Client {
-    /// Deletes what a rolled-back VDI was, which stays as a snapshot without a tag. The rollback
-    /// is done: where this fails, space is what it costs.
+    /// Deletes what nobody has asked for: what a rolled-back VDI was, or what two clients made at
+    /// once, which stays as a snapshot without a tag. Where this fails, space is what it costs.
     async fn discard_old(&self, op: &Op, name: &Name, vid: Vid, header: &InodeHeader) {
         let which = Which::snap_id(header.snap_id.get());
         let result = match inode::lookup(&self.cluster, op, name, &which).await {
@@ -188,7 +293,7 @@ impl Client {
             Err(error) => Err(error),
         };
         if let Err(error) = result {
-            log::warn!("VDI {name}: what was rolled back stays as snapshot {vid}: {error}");
+            log::warn!("VDI {name}: {vid} stays as a snapshot without a tag: {error}");
         }
     }
 }

@@ -1,12 +1,15 @@
 //! Somebody else changed the VDI under us: froze it by a snapshot, rolled it back, deleted it,
 //! discarded parts of it (5.3, 5.7).
 
-use sheepdog_proto::inode::STORE_ARRAY;
-use sheepdog_proto::{InodeHeader, Vid};
+use std::time::Duration;
 
-use super::inode::{self, is_gone};
+use sheepdog_proto::inode::STORE_ARRAY;
+use sheepdog_proto::{InodeHeader, SdResult, Vid};
+
+use super::inode::{self, answered, is_gone};
 use super::outcome::Outcome;
 use super::{Vdi, View, Which};
+use crate::clock::Instant;
 use crate::cluster::{Backoff, Call, Cluster, Op};
 use crate::error::{Error, Refusal, Result};
 use crate::exec::lock;
@@ -16,6 +19,11 @@ use crate::exec::lock;
 const MAX_RETRIES: usize = 1000;
 /// How often a state that cannot last is looked at again.
 const MAX_TRANSIENT: usize = 10;
+/// How long another client has to put back what its snapshot displaced, and how often we look.
+const PUT_BACK: Duration = Duration::from_secs(1);
+const PUT_BACK_POLL: Duration = Duration::from_millis(50);
+/// VDIs of a line of snapshots that are looked at.
+const MAX_LINE: usize = 10_000;
 
 /// What an operation has gone through already.
 #[derive(Default)]
@@ -76,14 +84,13 @@ impl Vdi {
         }
         let mut backoff = Backoff::default();
         loop {
-            let vid = inode::lookup(cluster, op, &self.name, &Which::WORKING).await?;
-            match Vdi::read_checked(cluster, op, vid, &self.name, &Which::WORKING).await {
-                Ok(header) if vid != seen.vid => {
+            match self.successor(cluster, op).await {
+                Ok((vid, header)) if vid != seen.vid => {
                     self.move_lock(cluster, op, vid).await?;
                     log::info!("VDI {}: now {vid}, was {}", self.name, seen.vid);
                     return self.install(vid, header, retries);
                 }
-                Ok(header) => {
+                Ok((vid, header)) => {
                     if let Some((index, entry)) = gone {
                         if self.stored_entry(cluster, op, vid, &header, index).await? == entry {
                             return Err(Error::Io("an object that the map names is gone"));
@@ -99,6 +106,39 @@ impl Vdi {
             if retries.transient > MAX_TRANSIENT || !backoff.wait(cluster, op).await? {
                 return Err(Error::Io("the VDI is read-only, and nothing says why"));
             }
+        }
+    }
+
+    /// What the name stands for now, if that goes on from the VDI that we have.
+    ///
+    /// Where another client has rolled it back, it does not; and for a moment where two clients
+    /// took a snapshot at once, until one of them has put back what it displaced (see
+    /// snapshot.rs). Nothing tells one from the other, so some time is left for the latter.
+    async fn successor(&self, cluster: &Cluster, op: &Op) -> Result<(Vid, InodeHeader)> {
+        let (seen, parent) = {
+            let state = lock(&self.state);
+            (state.vid, state.header.parent_vdi_id.get())
+        };
+        let limit = Instant::now() + PUT_BACK;
+        loop {
+            let vid = inode::lookup(cluster, op, &self.name, &self.which).await?;
+            let header = Vdi::read_checked(cluster, op, vid, &self.name, &self.which).await?;
+            if vid == seen || header.parent_vdi_id.get() == seen.get() {
+                return Ok((vid, header));
+            }
+            let line = line(cluster, op, vid, header.parent_vdi_id.get(), seen).await?;
+            if line.contains(&seen) {
+                return Ok((vid, header));
+            }
+            if Instant::now() >= limit {
+                let ours = self::line(cluster, op, seen, parent, Vid::NONE).await?;
+                return match ours.iter().any(|vid| line.contains(vid)) {
+                    true => Ok((vid, header)),
+                    // Made anew under the same name: nobody has opened that.
+                    false => Err(inode::no_vdi()),
+                };
+            }
+            cluster.sleep_until(op, Instant::now() + PUT_BACK_POLL).await?;
         }
     }
 
@@ -186,13 +226,12 @@ impl Vdi {
     /// While the gate is closed: makes sure that what is known is the working VDI as it is now.
     pub(super) async fn catch_up(&self, cluster: &Cluster, op: &Op) -> Result<(Vid, InodeHeader)> {
         for _ in 0..MAX_TRANSIENT {
-            let vid = inode::lookup(cluster, op, &self.name, &self.which).await?;
-            match Vdi::read_checked(cluster, op, vid, &self.name, &self.which).await {
-                Ok(header) if vid == self.view().vid => {
+            match self.successor(cluster, op).await {
+                Ok((vid, header)) if vid == self.view().vid => {
                     lock(&self.state).header = header;
                     return Ok((vid, header));
                 }
-                Ok(_) => self.switch_to(cluster, op, vid).await?,
+                Ok((vid, _)) => self.switch_to(cluster, op, vid).await?,
                 // Frozen between the two requests.
                 Err(Error::Refused(Refusal::NoVdi)) => {}
                 Err(error) => return Err(error),
@@ -238,4 +277,25 @@ impl Vdi {
             lock(&self.state).locked.retain(|held| *held != old);
         }
     }
+}
+
+/// The VDIs that `vid` comes from, itself first, each the parent of the one before, as far as
+/// `to`. A deletion leaves it in the inode whose successor it was (3.5).
+async fn line(cluster: &Cluster, op: &Op, vid: Vid, parent: u32, to: Vid) -> Result<Vec<Vid>> {
+    let mut line = vec![vid];
+    let mut next = parent;
+    while let Some(vid) = Vid::new(next).filter(|vid| !vid.is_none())
+        && line.len() < MAX_LINE
+    {
+        line.push(vid);
+        if vid == to {
+            break;
+        }
+        next = match inode::read_header(cluster, op, vid).await {
+            Ok(header) => header.parent_vdi_id.get(),
+            result if answered(&result, SdResult::NO_OBJ) => 0,
+            Err(error) => return Err(error),
+        };
+    }
+    Ok(line)
 }
