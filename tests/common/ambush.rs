@@ -2,8 +2,8 @@
 //! something is given up, or overtaken, at one certain request. What is kept back goes on when the
 //! test says so, or when the wait has become so long that the test has failed.
 
-use std::fmt::Debug;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::fmt::{self, Debug, Formatter};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
@@ -45,6 +45,16 @@ pub enum Trap {
     Refuse(SdResult),
 }
 
+/// Where a test makes trouble, and of what kind, with a name for messages.
+#[derive(Clone, Copy)]
+pub struct Step(pub &'static str, pub Trap, pub Which);
+
+impl Debug for Step {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({:?})", self.0, self.1)
+    }
+}
+
 /// Changes answers.
 pub type Tamper = fn(&Request, &mut Response, &mut Vec<u8>);
 
@@ -57,6 +67,8 @@ pub struct Ambush {
 #[derive(Default)]
 struct State {
     trap: Option<(Trap, Which)>,
+    /// Requests that may pass before the one that is waited for.
+    spared: usize,
     /// An answer to be held: of this connection, and this request.
     awaited: Option<(usize, u32)>,
     /// Requests that were met.
@@ -76,8 +88,14 @@ impl Ambush {
 
     /// Waits for the next request that `which` names.
     pub fn lay(&self, trap: Trap, which: Which) {
+        self.lay_after(0, trap, which);
+    }
+
+    /// Waits for the one after as many such requests.
+    pub fn lay_after(&self, spared: usize, trap: Trap, which: Which) {
         let mut state = self.state();
         state.trap = Some((trap, which));
+        state.spared = spared;
         state.met = 0;
         state.came.clear();
         state.answered.clear();
@@ -140,6 +158,10 @@ impl Flock for Hidden {
         let Some((trap, _)) = state.trap.filter(|(_, which)| which(request)) else {
             return Fate::Pass;
         };
+        if let Some(less) = state.spared.checked_sub(1) {
+            state.spared = less;
+            return Fate::Pass;
+        }
         state.met += 1;
         if !matches!(trap, Trap::HoldAll | Trap::Refuse(_)) {
             state.trap = None;
@@ -219,6 +241,27 @@ impl Fold {
         self.ambush.await_prey();
     }
 
+    /// Runs an operation, and a rival once the operation is held up by the trap that was laid. Its
+    /// result, and whether it was.
+    pub fn race<T: Send>(
+        &self,
+        operation: impl FnOnce() -> T + Send,
+        rival: impl FnOnce(),
+    ) -> (T, bool) {
+        thread::scope(|scope| {
+            let held = scope.spawn(operation);
+            let step = Duration::from_millis(10);
+            while !held.is_finished() && !self.ambush.wait(step, |state| state.met > 0) {}
+            let met = self.ambush.met() > 0;
+            let result = met.then(|| catch_unwind(AssertUnwindSafe(rival)));
+            self.release();
+            if let Some(Err(panic)) = result {
+                resume_unwind(panic);
+            }
+            (held.join().unwrap(), met)
+        })
+    }
+
     /// What was kept back goes on, and is over when this returns.
     pub fn release(&self) {
         self.ambush.release();
@@ -289,7 +332,11 @@ pub fn is_size_write(request: &Request) -> bool {
     is_inode_write(request, VDI_SIZE_OFFSET..VDI_SIZE_OFFSET + 1)
 }
 
-/// A change of what DEL_VDI is about.
+/// Of an inode's, its map, or what VDIs there are.
+pub fn is_change(request: &Request) -> bool {
+    is_inode_write(request, 0..u32::MAX) || is_deletion(request) || is_new_vdi(request)
+}
+
 pub fn is_deletion(request: &Request) -> bool {
     request.opcode == op::DEL_VDI
 }
