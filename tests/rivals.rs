@@ -74,7 +74,7 @@ const STEPS: [Step; 4] = [
 #[test]
 fn two_clients_that_snapshot_one_vdi_lose_neither_snapshots_nor_writes() {
     each(&STEPS, |Step(what, trap, which)| {
-        let fold = Fold::new(&[]);
+        let fold = Fold::new();
         let (sd, other) = (fold.sd(), fold.other());
         let vdi = create(&sd, "a");
         sd.write(vdi, b"first", 0, 0).unwrap();
@@ -111,7 +111,7 @@ fn two_clients_that_snapshot_one_vdi_lose_neither_snapshots_nor_writes() {
 #[test]
 fn of_two_clients_that_take_one_tag_one_has_it() {
     each(&STEPS, |Step(what, trap, which)| {
-        let fold = Fold::new(&[]);
+        let fold = Fold::new();
         let (sd, other) = (fold.sd(), fold.other());
         let vdi = create(&sd, "a");
         sd.write(vdi, b"first", 0, 0).unwrap();
@@ -137,7 +137,7 @@ fn of_two_clients_that_take_one_tag_one_has_it() {
 
 #[test]
 fn of_two_threads_that_take_one_tag_one_has_it() {
-    let fold = Fold::new(&[]);
+    let fold = Fold::new();
     let sd = fold.sd();
     let vdi = create(&sd, "a");
     for round in 0..5 {
@@ -195,7 +195,7 @@ fn assert_whole_or_not_there(fold: &Fold) {
 #[test]
 fn a_snapshot_that_another_client_deleted_never_reads_as_zeros() {
     each(&[true, false], |map_is_known| {
-        let fold = Fold::new(&[]);
+        let fold = Fold::new();
         let (sd, other) = (fold.sd(), fold.other());
         with_snapshot(&other);
         let snapshot = sd.open_snapshot("a", Which::Tag("tag")).unwrap();
@@ -217,7 +217,7 @@ fn a_snapshot_that_another_client_deleted_never_reads_as_zeros() {
 /// Before and after each request by which a deletion changes anything, one after the other.
 fn at_each_change(test: impl Fn(&Fold, Trap, usize) -> bool + Sync) {
     each(&[Trap::Hold, Trap::HoldAnswer], |trap| {
-        let met = (0..100).take_while(|nth| test(&Fold::new(&[]), trap, *nth)).count();
+        let met = (0..100).take_while(|nth| test(&Fold::new(), trap, *nth)).count();
         assert!((1..100).contains(&met), "{met} changes");
     });
 }
@@ -279,7 +279,7 @@ fn a_deletion_that_breaks_off_leaves_no_half_of_a_snapshot() {
 
 #[test]
 fn a_clone_of_a_snapshot_that_is_deleted_meanwhile_fails() {
-    let fold = Fold::new(&[]);
+    let fold = Fold::new();
     let (sd, other) = (fold.sd(), fold.other());
     with_snapshot(&other);
     let snapshot = sd.open_snapshot("a", Which::Tag("tag")).unwrap();
@@ -297,7 +297,7 @@ fn a_clone_of_a_snapshot_that_is_deleted_meanwhile_fails() {
 #[test]
 fn a_rollback_to_a_snapshot_that_is_deleted_meanwhile_changes_nothing() {
     each(&[true, false], |is_open| {
-        let fold = Fold::new(&[]);
+        let fold = Fold::new();
         let (sd, other) = (fold.sd(), fold.other());
         with_snapshot(&other);
         let vdi = is_open.then(|| sd.open("a").unwrap());
@@ -358,7 +358,7 @@ const USES: [Use; 9] = [
 #[test]
 fn a_handle_does_not_follow_into_another_vdi_of_the_name() {
     each(&USES, |Use(what, stale)| {
-        let fold = Fold::new(&[]);
+        let fold = Fold::new();
         let (sd, other) = (fold.sd(), fold.other());
         let vdi = create(&sd, "a");
         sd.write(vdi, b"first", 0, 0).unwrap();
@@ -384,7 +384,7 @@ fn a_handle_does_not_follow_into_another_vdi_of_the_name() {
 /// has changed.
 #[test]
 fn two_clients_that_write_to_a_hypervolume_in_turn_lose_nothing() {
-    let fold = Fold::new(&[]);
+    let fold = Fold::new();
     let clients = [fold.other(), fold.other()];
     let first = clients[0].create_hypervolume("a", 64 * OBJECT).unwrap();
     let vdis = [first, clients[1].open("a").unwrap()];
@@ -415,7 +415,7 @@ fn two_clients_that_write_to_a_hypervolume_in_turn_lose_nothing() {
 #[test]
 fn a_snapshot_does_not_undo_another_clients_resize() {
     each(&STEPS, |Step(what, trap, which)| {
-        let fold = Fold::new(&[]);
+        let fold = Fold::new();
         let (sd, other) = (fold.sd(), fold.other());
         let vdi = create(&sd, "a");
         sd.write(vdi, b"first", 0, 0).unwrap();

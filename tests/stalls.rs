@@ -107,7 +107,7 @@ impl Pair {
     }
 
     fn run(self) {
-        let fold = Fold::new(&[]);
+        let fold = Fold::new();
         let sd = fold.sd();
         let vdi = (self.prepare)(&sd);
         fold.give_up(&sd, self.trap, self.which, || (self.first)(&sd, vdi));
@@ -215,7 +215,7 @@ fn a_shrink_that_was_given_up_takes_nothing_that_came_later() {
 #[test]
 fn a_snapshot_is_not_changed_by_a_shrink_that_was_given_up() {
     each(&TROUBLES, |trap| {
-        let fold = Fold::new(&[]);
+        let fold = Fold::new();
         let sd = fold.sd();
         let vdi = at_the_end(&sd);
         fold.give_up(&sd, trap, is_map_update, || sd.resize(vdi, 2 * OBJECT));
@@ -301,7 +301,7 @@ fn a_rollback_that_was_given_up_takes_no_later_write_back() {
 #[test]
 fn a_deletion_that_was_given_up_does_not_reach_the_next_vdi_of_the_name() {
     each(&TROUBLES.map(|trap| [(trap, false), (trap, true)]).concat(), |(trap, empty)| {
-        let fold = Fold::new(&[]);
+        let fold = Fold::new();
         let sd = fold.sd();
         let vdi = create(&sd, "a");
         sd.close(vdi).unwrap();
@@ -330,7 +330,7 @@ fn a_deletion_that_was_given_up_does_not_reach_the_next_vdi_of_the_name() {
 #[test]
 fn a_release_that_was_given_up_does_not_free_the_lock_of_a_later_open() {
     each(&TROUBLES, |trap| {
-        let fold = Fold::new(&["--use-lock"]);
+        let Some(fold) = Fold::with_locks() else { return };
         let (sd, other) = (fold.sd(), fold.other());
         let (vdi, another) = (create(&sd, "a"), create(&sd, "b"));
         fold.give_up(&sd, trap, is_release, || sd.close(vdi));
@@ -391,7 +391,7 @@ fn a_close_that_times_out_leaves_its_writers_alone() {
     ];
     each(&cases, |Step(what, trap, which)| {
         let prepare = if what == "overwriting" { with_object } else { with_hole };
-        let fold = Fold::new(&[]);
+        let fold = Fold::new();
         let sd = fold.sd();
         let vdi = prepare(&sd);
         sd.write(vdi, b"data", OBJECT, 0).unwrap();
@@ -441,7 +441,7 @@ fn a_lock_is_not_released_before_writes_that_were_given_up() {
     use Leave::{Close, Disconnect};
     let cases = TROUBLES.map(|trap| [(trap, Close), (trap, Disconnect)]).concat();
     each(&cases, |(trap, leave)| {
-        let fold = Fold::new(&["--use-lock"]);
+        let Some(fold) = Fold::with_locks() else { return };
         let (sd, other) = (fold.sd(), fold.other());
         let vdi = with_object(&sd);
         fold.give_up(&sd, trap, is_write, || sd.write(vdi, b"first", 0, 0));
@@ -480,7 +480,7 @@ fn stored_by(sd: &Sd, vdi: Vdi) -> String {
 /// It reads to the end what servers have to say, and they say it to who only stopped sending.
 #[test]
 fn closing_the_connection_waits_for_what_still_happens() {
-    let fold = Fold::new(&["--use-lock"]);
+    let Some(fold) = Fold::with_locks() else { return };
     let (sd, other) = (fold.sd(), fold.other());
     let vdi = with_object(&sd);
     fold.give_up(&sd, Trap::Hold, is_write, || sd.write(vdi, b"first", 0, 0));
@@ -501,7 +501,7 @@ fn closing_the_connection_waits_for_what_still_happens() {
 
 #[test]
 fn a_close_of_a_connection_that_gets_no_answer_ends() {
-    let fold = Fold::new(&["--use-lock"]);
+    let Some(fold) = Fold::with_locks() else { return };
     let sd = fold.sd();
     let vdi = with_object(&sd);
     fold.give_up(&sd, Trap::Stall, is_write, || sd.write(vdi, b"first", 0, 0));
@@ -513,7 +513,7 @@ fn a_close_of_a_connection_that_gets_no_answer_ends() {
 /// A discard whose object is removed late; what is known of that outlasts a refresh.
 #[test]
 fn a_write_after_a_discard_and_a_refresh_stays() {
-    let fold = Fold::new(&[]);
+    let fold = Fold::new();
     let sd = fold.sd();
     let vdi = create(&sd, "a");
     // The removal comes 10 ms after the update: sooner, in most rounds, than what is held up by it.
@@ -540,7 +540,7 @@ fn an_open_that_was_given_up_does_not_lock_us_out() {
     let cases =
         [Trap::HoldAnswer, Trap::Hold, Trap::Stall].map(|trap| [(trap, false), (trap, true)]);
     each(&cases.concat(), |(trap, by_another)| {
-        let fold = Fold::new(&["--use-lock"]);
+        let Some(fold) = Fold::with_locks() else { return };
         let (sd, other) = (fold.sd(), fold.other());
         let vdi = with_object(&sd);
         sd.close(vdi).unwrap();
@@ -561,7 +561,7 @@ fn an_open_that_was_given_up_does_not_lock_us_out() {
 
 #[test]
 fn a_lock_whose_answer_was_lost_does_not_lock_us_out() {
-    let fold = Fold::new(&["--use-lock"]);
+    let Some(fold) = Fold::with_locks() else { return };
     let (sd, other) = (fold.sd(), fold.other());
     let vdi = with_object(&sd);
     sd.close(vdi).unwrap();
@@ -575,7 +575,7 @@ fn a_lock_whose_answer_was_lost_does_not_lock_us_out() {
 
 #[test]
 fn a_discard_that_failed_does_not_slow_down_those_after_it() {
-    let fold = Fold::new(&[]);
+    let fold = Fold::new();
     let sd = fold.sd();
     let vdi = sd.create("a", 16 * OBJECT, None, false, true).unwrap().expect("a handle");
     for index in 0..16 {
@@ -598,7 +598,7 @@ fn a_preallocation_that_ran_out_of_time_does_not_stay_half_made() {
     let cases =
         [Step("creating", Trap::Hold, is_creation), Step("mapping", Trap::Hold, is_map_update)];
     each(&cases, |Step(_, trap, which)| {
-        let fold = Fold::new(&[]);
+        let fold = Fold::new();
         let sd = fold.sd();
         fold.give_up(&sd, trap, which, || sd.create("a", SIZE, None, true, false));
         fold.release();
@@ -622,7 +622,7 @@ fn a_preallocation_that_ran_out_of_time_does_not_stay_half_made() {
 fn the_other_gateways_serve_while_one_is_silent() {
     const OBJECTS: u64 = 200;
     const SMALL: u64 = 1 << 20;
-    let fold = Fold::new(&[]);
+    let fold = Fold::new();
     let sd = fold.sd();
     let vdi = sd.create("a", OBJECTS * SMALL, Some(SMALL), true, true).unwrap();
     let vdi = vdi.expect("a handle");
@@ -675,7 +675,7 @@ fn the_other_gateways_serve_while_one_is_silent() {
 /// then: what is read is never older than what was acknowledged.
 #[test]
 fn reads_go_on_beside_writes_that_were_given_up() {
-    let fold = Fold::new(&[]);
+    let fold = Fold::new();
     let sd = fold.sd();
     let vdi = with_object(&sd);
     sd.write(vdi, b"zeroth", OBJECT, 0).unwrap();
@@ -698,7 +698,7 @@ fn reads_go_on_beside_writes_that_were_given_up() {
 fn a_snapshot_has_all_of_a_write_or_nothing() {
     const SMALL: u64 = 1 << 20;
     const LEN: usize = 40 * SMALL as usize;
-    let fold = Fold::new(&[]);
+    let fold = Fold::new();
     let sd = fold.sd();
     let vdi = sd.create("a", LEN as u64, Some(SMALL), false, true).unwrap().expect("a handle");
     sd.write(vdi, &vec![b'a'; LEN], 0, 0).unwrap();
@@ -747,7 +747,7 @@ fn a_hung_node_does_not_keep_clients_from_connecting() {
 /// says that it is none.
 #[test]
 fn a_deletion_of_a_snapshot_never_deletes_the_working_vdi() {
-    let fold = Fold::new(&[]);
+    let fold = Fold::new();
     let (sd, other) = (fold.sd(), fold.other());
     let vdi = with_object(&other);
     other.snapshot(vdi, "tag", false).unwrap();
@@ -769,7 +769,7 @@ fn a_deletion_of_a_snapshot_never_deletes_the_working_vdi() {
 /// Other clients leave there what was in their memory.
 #[test]
 fn names_and_tags_end_with_their_first_zero_byte() {
-    let fold = Fold::new(&[]);
+    let fold = Fold::new();
     let (sd, other) = (fold.sd(), fold.other());
     let vdi = with_object(&other);
     other.snapshot(vdi, "tag", false).unwrap();

@@ -2,9 +2,11 @@
 //! something is given up, or overtaken, at one certain request. What is kept back goes on when the
 //! test says so, or when the wait has become so long that the test has failed.
 
+use std::env;
 use std::fmt::{self, Debug, Formatter};
+use std::net::ToSocketAddrs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -196,22 +198,65 @@ impl Flock for Hidden {
     }
 }
 
-/// A lamb with a real server's hazards and two gateways to it, of which the first has an ambush.
+/// A lamb with a real server's hazards and two gateways to it, of which the first has an ambush. Or
+/// the cluster at SD_TEST_ADDR, for one test at a time, which it must have to itself.
 pub struct Fold {
-    pub server: Server,
+    server: Server,
     pub ambush: Arc<Ambush>,
     pub first: Wolf,
     pub second: Wolf,
+    _turn: Option<MutexGuard<'static, ()>>,
 }
 
 impl Fold {
-    pub fn new(arguments: &[&str]) -> Fold {
-        let server = Server::lamb(&[&["--mimic-1.0"], arguments].concat());
+    pub fn new() -> Fold {
+        match Server::from_env() {
+            Some(server) => Fold::on_cluster(server),
+            None => Fold::on(Server::lamb(&["--mimic-1.0"]), None),
+        }
+    }
+
+    /// One that locks VDIs. None, and a word about it, where a cluster does not: SD_TEST_LOCKS=1
+    /// says that it does.
+    pub fn with_locks() -> Option<Fold> {
+        match Server::from_env() {
+            Some(server) if env::var("SD_TEST_LOCKS").is_ok() => Some(Fold::on_cluster(server)),
+            Some(_) => {
+                println!("skipped: SD_TEST_LOCKS does not say that the cluster locks VDIs");
+                None
+            }
+            None => Some(Fold::on(Server::lamb(&["--mimic-1.0", "--use-lock"]), None)),
+        }
+    }
+
+    /// On an empty cluster.
+    fn on_cluster(server: Server) -> Fold {
+        static TURN: Mutex<()> = Mutex::new(());
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let fold = Fold::on(server, Some(turn));
+        let sd = fold.other();
+        for name in ["a", "b", "clone"] {
+            // Attributes outlive their VDI (4.11).
+            let _ = sd.delete_attr(name, "key");
+            let ids = sd.snapshots(name, |handle| sd.info(handle).unwrap().snap_id);
+            for id in ids.unwrap_or_default() {
+                let _ = sd.delete_snapshot(name, super::api::Which::Id(id));
+            }
+            let _ = sd.delete(name);
+        }
+        assert_eq!(sd.list().unwrap(), [""; 0], "the cluster is not empty");
+        fold
+    }
+
+    fn on(server: Server, turn: Option<MutexGuard<'static, ()>>) -> Fold {
         let ambush = Arc::<Ambush>::default();
-        let start = |flock| Wolf::start(server.socket_address(), flock).expect("a port");
-        let first = start(Arc::new(Hidden(ambush.clone())));
-        let second = start(Arc::new(Tame));
-        Fold { server, ambush, first, second }
+        let start = |gateway, flock: Arc<dyn Flock>| {
+            let address = server.gateway(gateway).to_socket_addrs().expect("an address").next();
+            Wolf::start(address.expect("an address"), flock).expect("a port")
+        };
+        let first = start(0, Arc::new(Hidden(ambush.clone())));
+        let second = start(1, Arc::new(Tame));
+        Fold { server, ambush, first, second, _turn: turn }
     }
 
     /// A client of both gateways, which begins with the first.
@@ -220,9 +265,9 @@ impl Fold {
         Sd::connect(&both).expect("a connection")
     }
 
-    /// A client of the lamb itself.
+    /// A client of the server itself.
     pub fn other(&self) -> Sd {
-        Sd::connect(&self.server.address(0)).expect("a connection")
+        Sd::connect(&self.server.address(2)).expect("a connection")
     }
 
     /// Runs an operation that cannot end, since a request of it gets into `trap`.
