@@ -28,6 +28,7 @@ impl Code {
     pub const NO_TAG: Code = Code(14);
     pub const READONLY: Code = Code(26);
     pub const TIMEDOUT: Code = Code(0x100);
+    pub const CANCELED: Code = Code(0x101);
     pub const BUFFER_SMALL: Code = Code(136);
 }
 
@@ -124,6 +125,12 @@ impl Sd {
         Ok(Sd(sd))
     }
 
+    /// What dropping it does, with its result.
+    pub fn disconnect(self) -> Result {
+        let mut sd = std::mem::ManuallyDrop::new(self).0;
+        sd!(sd_close(&mut sd))
+    }
+
     /// Milliseconds; 0: none.
     pub fn set_timeout(&self, ms: u32) {
         // SAFETY: a handle and a number.
@@ -149,6 +156,15 @@ impl Sd {
         opening(open, |vdi| {
             sd!(sd_vdi_create_ex(self.0, name.as_ptr(), size, &options, size_of_val(&options), vdi))
         })
+    }
+
+    pub fn create_hypervolume(&self, name: &str, size: u64) -> Result<Vdi> {
+        let (name, size) = (c(name), size as usize);
+        let options = CreateOpts { hypervolume: true, ..CreateOpts::default() };
+        let vdi = opening(true, |vdi| {
+            sd!(sd_vdi_create_ex(self.0, name.as_ptr(), size, &options, size_of_val(&options), vdi))
+        });
+        vdi.map(|vdi| vdi.expect("a handle"))
     }
 
     pub fn open(&self, name: &str) -> Result<Vdi> {

@@ -4,6 +4,7 @@
 // Each test program uses its own part of this.
 #![allow(dead_code)]
 
+pub mod ambush;
 pub mod api;
 pub mod family;
 pub mod rules;

@@ -48,6 +48,11 @@ impl Server {
         self.gateways[0].parse().expect("a lamb's address")
     }
 
+    /// One gateway of the cluster, counted round.
+    pub fn gateway(&self, number: usize) -> &str {
+        &self.gateways[number % self.gateways.len()]
+    }
+
     /// The address for client number `client`: each begins with another gateway.
     pub fn address(&self, client: usize) -> String {
         let mut gateways = self.gateways.clone();

@@ -1,6 +1,8 @@
 //! A proxy between a Sheepdog client and its gateway that watches what they say to each other, and
 //! does harm where a test wants it: cuts a connection at a chosen request, keeps a request back and
-//! lets it arrive late, changes or holds answers.
+//! lets it arrive late, refuses it, changes or holds answers. And it stalls as a gateway does that
+//! was stopped: it closes nothing, and what it was sent meanwhile is carried out when it goes on,
+//! whoever has left by then.
 //!
 //! A test gives a [`Flock`], which is asked about every request and every answer. It is asked by
 //! the connection's own threads, so while it waits for something that connection stands still.
@@ -11,10 +13,15 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
+use rustix::io::ioctl_fionread;
 use sheepdog_proto::header::HEADER_LEN;
 use sheepdog_proto::zerocopy::{FromBytes, IntoBytes};
-use sheepdog_proto::{Request, Response};
+use sheepdog_proto::{Request, Response, SdResult};
+
+/// Returns once something may go on.
+pub type Wait = Box<dyn FnOnce() + Send>;
 
 /// What becomes of a request.
 pub enum Fate {
@@ -24,7 +31,13 @@ pub enum Fate {
     Cut,
     /// The client loses the connection. The gateway gets the request once this has returned, and
     /// carries it out.
-    CutAndDeliver(Box<dyn FnOnce()>),
+    CutAndDeliver(Wait),
+    /// The gateway gets the request once this has returned; the connection goes on meanwhile.
+    Hold(Wait),
+    /// The client is given this result, and the gateway never sees the request.
+    Refuse(SdResult),
+    /// As [`Wolf::stall`], with this request as the first that waits.
+    Stall,
 }
 
 /// Who is asked.
@@ -45,7 +58,18 @@ pub trait Flock: Send + Sync {
     ) {
         let _ = (client, request, answer, payload);
     }
+
+    /// What the answer waits for, while others of its connection pass.
+    fn hold_answer(&self, client: usize, request: &Request) -> Option<Wait> {
+        let _ = (client, request);
+        None
+    }
 }
+
+/// Lets everything through.
+pub struct Tame;
+
+impl Flock for Tame {}
 
 /// A running proxy; ends with its connections when it is dropped.
 pub struct Wolf {
@@ -54,21 +78,52 @@ pub struct Wolf {
     open: Arc<Open>,
 }
 
-/// Connections that are not over.
+/// Connections that are not over, and whether anything gets on.
 #[derive(Default)]
 struct Open {
-    connections: Mutex<HashMap<usize, [TcpStream; 2]>>,
+    connections: Mutex<HashMap<usize, Tracked>>,
     changed: Condvar,
+    road: Mutex<Road>,
+    free: Condvar,
 }
 
-/// Of a client and the gateway; over once both threads have let go of it.
+#[derive(Default)]
+struct Road {
+    stalled: bool,
+    /// Requests that wait for its end.
+    waiting: usize,
+}
+
+struct Tracked {
+    client: TcpStream,
+    gateway: TcpStream,
+    traffic: Arc<Mutex<Traffic>>,
+}
+
+#[derive(Default)]
+struct Traffic {
+    /// Requests that came and whose answers have not gone, by id.
+    pending: HashMap<u32, Request>,
+    /// A request is being received.
+    receiving: bool,
+}
+
+/// Of a client and the gateway; over once its threads have let go of it.
 struct Connection {
     number: usize,
     client: TcpStream,
     gateway: TcpStream,
     open: Arc<Open>,
-    /// Requests that the gateway has not answered, by id.
-    pending: Mutex<HashMap<u32, Request>>,
+    traffic: Arc<Mutex<Traffic>>,
+    /// Frames must not mix.
+    to_client: Mutex<()>,
+}
+
+/// The way to the gateway, which learns of its end when nobody has it any more: it carries out what
+/// it got, and its answers are read.
+struct ToGateway {
+    connection: Arc<Connection>,
+    turn: Mutex<()>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -110,6 +165,43 @@ impl Wolf {
             connections = waited.unwrap_or_else(PoisonError::into_inner);
         }
     }
+
+    /// From now on nothing passes, on any connection, in either direction, and nothing is closed:
+    /// what a client sees of a gateway that was stopped.
+    pub fn stall(&self) {
+        self.open.stall();
+    }
+
+    /// Ends that: what came meanwhile is carried out, also for clients that have left.
+    pub fn go_on(&self) {
+        lock(&self.open.road).stalled = false;
+        self.open.free.notify_all();
+    }
+
+    /// Waits until a request has come that does not get on; false where there is none in time.
+    pub fn await_stalled(&self, limit: Duration) -> bool {
+        let road = lock(&self.open.road);
+        let waited = self.open.free.wait_timeout_while(road, limit, |road| road.waiting == 0);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
+    /// Waits until everything that came from clients, whether they are there or gone, has been
+    /// answered; false where that takes longer.
+    pub fn await_idle(&self, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        let mut connections = lock(&self.open.connections);
+        while !connections.values().all(Tracked::is_idle) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            // Bytes that come in tell nobody.
+            let pause = left.min(Duration::from_millis(5));
+            let waited = self.open.changed.wait_timeout(connections, pause);
+            connections = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
 }
 
 impl Drop for Wolf {
@@ -117,9 +209,40 @@ impl Drop for Wolf {
         self.ended.store(true, Ordering::Relaxed);
         // The listening thread looks up.
         let _ = TcpStream::connect(self.address);
-        for stream in lock(&self.open.connections).values().flatten() {
-            let _ = stream.shutdown(Shutdown::Both);
+        for connection in lock(&self.open.connections).values() {
+            let _ = connection.client.shutdown(Shutdown::Both);
+            let _ = connection.gateway.shutdown(Shutdown::Both);
         }
+        self.go_on();
+    }
+}
+
+impl Open {
+    fn stall(&self) {
+        lock(&self.road).stalled = true;
+    }
+
+    /// Waits while nothing gets on; `requests` wait here, or an answer.
+    fn pass(&self, requests: usize) {
+        let mut road = lock(&self.road);
+        if !road.stalled {
+            return;
+        }
+        road.waiting += requests;
+        self.free.notify_all();
+        while road.stalled {
+            road = self.free.wait(road).unwrap_or_else(PoisonError::into_inner);
+        }
+        road.waiting -= requests;
+    }
+}
+
+impl Tracked {
+    fn is_idle(&self) -> bool {
+        // In this order: what is read from the socket is noted before.
+        let unread = ioctl_fionread(&self.client).unwrap_or(0);
+        let traffic = lock(&self.traffic);
+        unread == 0 && traffic.pending.is_empty() && !traffic.receiving
     }
 }
 
@@ -127,6 +250,12 @@ impl Drop for Connection {
     fn drop(&mut self) {
         lock(&self.open.connections).remove(&self.number);
         self.open.changed.notify_all();
+    }
+}
+
+impl Drop for ToGateway {
+    fn drop(&mut self) {
+        let _ = self.connection.gateway.shutdown(Shutdown::Write);
     }
 }
 
@@ -149,61 +278,96 @@ fn connect(
     for stream in [&client, &gateway] {
         stream.set_nodelay(true)?;
     }
-    let streams = [client.try_clone()?, gateway.try_clone()?];
-    lock(&open.connections).insert(number, streams);
-    let (open, pending) = (open.clone(), Mutex::default());
-    let connection = Arc::new(Connection { number, client, gateway, open, pending });
+    let traffic = Arc::<Mutex<Traffic>>::default();
+    let tracked = Tracked {
+        client: client.try_clone()?,
+        gateway: gateway.try_clone()?,
+        traffic: traffic.clone(),
+    };
+    lock(&open.connections).insert(number, tracked);
+    let (open, to_client) = (open.clone(), Mutex::default());
+    let connection = Arc::new(Connection { number, client, gateway, open, traffic, to_client });
     let (of, watching) = (connection.clone(), flock.clone());
     thread::spawn(move || {
         let _end = Finally(|| {
+            // Nor does a client learn of an end while nothing passes.
+            of.open.pass(0);
             let _ = of.client.shutdown(Shutdown::Both);
             let _ = of.gateway.shutdown(Shutdown::Both);
         });
-        let _ = of.pass_answers(&*watching);
+        let _ = of.pass_answers(&watching);
     });
     let flock = flock.clone();
     thread::spawn(move || {
-        let _end = Finally(|| {
-            let _ = connection.client.shutdown(Shutdown::Both);
-            // The gateway carries out what it has, and its answers are read.
-            let _ = connection.gateway.shutdown(Shutdown::Write);
-        });
-        let _ = connection.pass_requests(&*flock);
+        let to_gateway = Arc::new(ToGateway { connection, turn: Mutex::default() });
+        let connection = &to_gateway.connection;
+        // A panic of the flock's.
+        let cut = Finally(|| _ = connection.client.shutdown(Shutdown::Both));
+        let _ = connection.pass_requests(&to_gateway, &*flock);
+        // A client may stop sending and read on: it is told the end with the last answer.
+        std::mem::forget(cut);
+        connection.open.pass(0);
     });
     Ok(())
 }
 
 impl Connection {
-    fn pass_requests(&self, flock: &dyn Flock) -> io::Result<()> {
-        let (mut client, mut gateway) = (&self.client, &self.gateway);
+    /// Until the client sends no more.
+    fn pass_requests(&self, to_gateway: &Arc<ToGateway>, flock: &dyn Flock) -> io::Result<()> {
         loop {
-            let mut header = [0; HEADER_LEN];
-            client.read_exact(&mut header)?;
-            let request =
-                Request::read_from_bytes(&header).map_err(|_| io::ErrorKind::InvalidData)?;
-            let mut payload = vec![0; request.payload_len() as usize];
-            client.read_exact(&mut payload)?;
-            let last = match flock.request(self.number, &request, &payload) {
-                Fate::Pass => false,
-                Fate::Cut => return Ok(()),
+            // Seen before it is taken out of the socket.
+            self.client.peek(&mut [0])?;
+            lock(&self.traffic).receiving = true;
+            let received = self.receive();
+            let mut traffic = lock(&self.traffic);
+            traffic.receiving = false;
+            let (request, payload) = received?;
+            let id = request.id.get();
+            traffic.pending.insert(id, request);
+            drop(traffic);
+            let frame = [request.as_bytes(), &payload].concat();
+            match flock.request(self.number, &request, &payload) {
+                Fate::Pass => to_gateway.deliver(&frame)?,
+                Fate::Cut => return self.client.shutdown(Shutdown::Both),
                 Fate::CutAndDeliver(wait) => {
-                    client.shutdown(Shutdown::Both)?;
+                    self.client.shutdown(Shutdown::Both)?;
                     wait();
-                    true
+                    return to_gateway.deliver(&frame);
                 }
-            };
-            lock(&self.pending).insert(request.id.get(), request);
-            gateway.write_all(&[&header, &*payload].concat())?;
-            if last {
-                return Ok(());
+                Fate::Hold(wait) => {
+                    let to_gateway = to_gateway.clone();
+                    thread::spawn(move || {
+                        wait();
+                        to_gateway.deliver(&frame)
+                    });
+                }
+                Fate::Refuse(result) => {
+                    let opcode = request.opcode;
+                    let mut answer = Response { opcode, id: id.into(), ..Response::default() };
+                    answer.result = result.into();
+                    self.answer(&answer, &[]);
+                }
+                Fate::Stall => {
+                    self.open.stall();
+                    to_gateway.deliver(&frame)?;
+                }
             }
         }
     }
 
+    fn receive(&self) -> io::Result<(Request, Vec<u8>)> {
+        let mut client = &self.client;
+        let mut header = [0; HEADER_LEN];
+        client.read_exact(&mut header)?;
+        let request = Request::read_from_bytes(&header).map_err(|_| io::ErrorKind::InvalidData)?;
+        let mut payload = vec![0; request.payload_len() as usize];
+        client.read_exact(&mut payload)?;
+        Ok((request, payload))
+    }
+
     /// Until the gateway closes: it does so once it has answered everything.
-    fn pass_answers(&self, flock: &dyn Flock) -> io::Result<()> {
-        let (mut client, mut gateway) = (&self.client, &self.gateway);
-        let mut gone = false;
+    fn pass_answers(self: &Arc<Self>, flock: &Arc<dyn Flock>) -> io::Result<()> {
+        let mut gateway = &self.gateway;
         loop {
             let mut header = [0; HEADER_LEN];
             gateway.read_exact(&mut header)?;
@@ -211,13 +375,41 @@ impl Connection {
                 Response::read_from_bytes(&header).map_err(|_| io::ErrorKind::InvalidData)?;
             let mut payload = vec![0; answer.data_length.get() as usize];
             gateway.read_exact(&mut payload)?;
-            let asked = lock(&self.pending).remove(&answer.id.get());
+            let asked = lock(&self.traffic).pending.get(&answer.id.get()).copied();
+            let mut held = None;
             if let Some(request) = asked {
                 flock.answer(self.number, &request, &mut answer, &mut payload);
+                held = flock.hold_answer(self.number, &request);
             }
             answer.data_length = (payload.len() as u32).into();
-            let bytes = [answer.as_bytes(), &payload].concat();
-            gone = gone || client.write_all(&bytes).is_err();
+            let Some(wait) = held else {
+                self.answer(&answer, &payload);
+                continue;
+            };
+            let connection = self.clone();
+            thread::spawn(move || {
+                wait();
+                connection.answer(&answer, &payload);
+            });
         }
+    }
+
+    /// A client that is gone does not hear it.
+    fn answer(&self, answer: &Response, payload: &[u8]) {
+        self.open.pass(0);
+        let frame = [answer.as_bytes(), payload].concat();
+        let turn = lock(&self.to_client);
+        let _ = (&self.client).write_all(&frame);
+        drop(turn);
+        lock(&self.traffic).pending.remove(&answer.id.get());
+        self.open.changed.notify_all();
+    }
+}
+
+impl ToGateway {
+    fn deliver(&self, frame: &[u8]) -> io::Result<()> {
+        self.connection.open.pass(1);
+        let _turn = lock(&self.turn);
+        (&self.connection.gateway).write_all(frame)
     }
 }
