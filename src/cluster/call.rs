@@ -170,7 +170,7 @@ impl Cluster {
     }
 
     /// Waits until nothing is pending at all.
-    pub(super) async fn settle_all(&self, op: &Op) -> Result<()> {
+    pub async fn settle_all(&self, op: &Op) -> Result<()> {
         self.clear(op, Touches::everything(), 0).await
     }
 

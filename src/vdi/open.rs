@@ -123,6 +123,8 @@ impl Client {
         for vdi in vdis {
             result = result.and(self.close_working(op, &vdi).await);
         }
+        // A lock that was asked for may still be given to us.
+        result = result.and(self.cluster.settle_all(op).await);
         result.and(self.release_strays(op).await)
     }
 

@@ -31,10 +31,10 @@ impl Client {
         }
         let wanted = Which::snapshot(tag, 0)?;
         let cluster = &self.cluster;
+        self.tag_is_free(op, &vdi.name, &wanted).await?;
         // A 1.0 server overwrites map updates that come in while it takes a snapshot (4.2).
         let _still = vdi.still().await;
         for _ in 0..MAX_ATTEMPTS {
-            self.tag_is_free(op, &vdi.name, &wanted).await?;
             let (vid, header) = vdi.catch_up(cluster, op).await?;
             if header.store_policy != STORE_ARRAY {
                 // Servers do not count the references of a hypervolume (3.9).
