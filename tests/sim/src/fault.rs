@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use sheepdog_proto::inode::MAP_OFFSET;
 use sheepdog_proto::oid::OidKind;
-use sheepdog_proto::{Oid, Request, SdResult, op};
+use sheepdog_proto::{Oid, Request, op};
 
 use crate::host::NodeId;
 
 /// The number of a client, as its gateways' addresses have it.
 pub type ClientId = usize;
 
+/// `client`, `nth` and `matches` name a request: the one of its kind with so many of them before it,
+/// counted as gateways receive them of the client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
     /// SIGSTOP, and SIGCONT after `length`: the node's kernel goes on accepting connections and
@@ -25,24 +27,15 @@ pub enum Fault {
     /// nothing on for 20 s are lost (ETIMEDOUT); others go on where they were.
     Partition { client: ClientId, node: NodeId, at: Duration, length: Duration },
     /// The connection breaks at a request.
-    Cut { request: Match, when: When },
+    Cut { client: ClientId, nth: u32, matches: Kind, when: When },
     /// The request is carried out so much later. Up to [`Fault::LATE_LIMIT`] the connection breaks
     /// at once, as of a server that its peers outlive; beyond that it goes silent, and ends after the
     /// execution.
-    Late { request: Match, by: Duration },
+    Late { client: ClientId, nth: u32, matches: Kind, by: Duration },
     /// The server gives this result, having carried the request out or not.
-    Answer { request: Match, result: SdResult, executed: bool },
+    Answer { client: ClientId, nth: u32, matches: Kind, result: u32, executed: bool },
     /// The answer comes so much later, on a connection that works.
-    Slow { request: Match, by: Duration },
-}
-
-/// Which request a fault is about: the one of its kind with so many of them before it, counted as
-/// gateways receive them of the client.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Match {
-    pub client: ClientId,
-    pub kind: Kind,
-    pub nth: u32,
+    Slow { client: ClientId, nth: u32, matches: Kind, by: Duration },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,14 +53,15 @@ impl Fault {
     /// what their peers are still at is over within 2 s (protocol.md 5.15).
     pub const LATE_LIMIT: Duration = Duration::from_millis(1500);
 
-    /// Which request it is about, where it is about one.
-    pub fn request(&self) -> Option<Match> {
+    /// Which request it is about, where it is about one: client, kind, and how many of them come
+    /// before it.
+    pub fn request(&self) -> Option<(ClientId, Kind, u32)> {
         match *self {
             Fault::Stall { .. } | Fault::Kill { .. } | Fault::Partition { .. } => None,
-            Fault::Cut { request, .. }
-            | Fault::Late { request, .. }
-            | Fault::Answer { request, .. }
-            | Fault::Slow { request, .. } => Some(request),
+            Fault::Cut { client, nth, matches, .. }
+            | Fault::Late { client, nth, matches, .. }
+            | Fault::Answer { client, nth, matches, .. }
+            | Fault::Slow { client, nth, matches, .. } => Some((client, matches, nth)),
         }
     }
 }
@@ -197,12 +191,6 @@ fn micros(duration: Duration) -> Micros {
     Micros(Some(duration))
 }
 
-impl fmt::Display for Match {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.client, self.kind, self.nth)
-    }
-}
-
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -215,12 +203,18 @@ impl fmt::Display for Fault {
             Fault::Partition { client, node, at, length } => {
                 write!(f, "partition {client} {node} {} {}", micros(at), micros(length))
             }
-            Fault::Cut { request, when } => write!(f, "cut {request} {when}"),
-            Fault::Late { request, by } => write!(f, "late {request} {}", micros(by)),
-            Fault::Answer { request, result, executed } => {
-                write!(f, "answer {request} {} {executed}", result.0)
+            Fault::Cut { client, nth, matches, when } => {
+                write!(f, "cut {client} {nth} {matches} {when}")
             }
-            Fault::Slow { request, by } => write!(f, "slow {request} {}", micros(by)),
+            Fault::Late { client, nth, matches, by } => {
+                write!(f, "late {client} {nth} {matches} {}", micros(by))
+            }
+            Fault::Answer { client, nth, matches, result, executed } => {
+                write!(f, "answer {client} {nth} {matches} {result} {executed}")
+            }
+            Fault::Slow { client, nth, matches, by } => {
+                write!(f, "slow {client} {nth} {matches} {}", micros(by))
+            }
         }
     }
 }
@@ -259,10 +253,6 @@ impl<'a> Words<'a> {
         }
     }
 
-    fn request(&mut self) -> Result<Match, String> {
-        Ok(Match { client: self.get()?, kind: self.get()?, nth: self.get()? })
-    }
-
     fn end<T>(mut self, value: T) -> Result<T, String> {
         match self.0.next() {
             None => Ok(value),
@@ -276,23 +266,27 @@ impl FromStr for Fault {
 
     fn from_str(line: &str) -> Result<Fault, String> {
         let mut w = Words::of(line);
-        let fault = match w.word()? {
-            "stall" => {
-                Fault::Stall { node: w.get()?, at: w.time()?, length: w.optional_time()? }
-            }
+        let word = w.word()?;
+        let fault = match word {
+            "stall" => Fault::Stall { node: w.get()?, at: w.time()?, length: w.optional_time()? },
             "kill" => Fault::Kill { node: w.get()?, at: w.time()?, restart: w.optional_time()? },
             "partition" => {
                 let (client, node) = (w.get()?, w.get()?);
                 Fault::Partition { client, node, at: w.time()?, length: w.time()? }
             }
-            "cut" => Fault::Cut { request: w.request()?, when: w.get()? },
-            "late" => Fault::Late { request: w.request()?, by: w.time()? },
-            "answer" => {
-                let request = w.request()?;
-                Fault::Answer { request, result: SdResult(w.get()?), executed: w.get()? }
+            _ => {
+                let (client, nth, matches) = (w.get()?, w.get()?, w.get()?);
+                match word {
+                    "cut" => Fault::Cut { client, nth, matches, when: w.get()? },
+                    "late" => Fault::Late { client, nth, matches, by: w.time()? },
+                    "slow" => Fault::Slow { client, nth, matches, by: w.time()? },
+                    "answer" => {
+                        let (result, executed) = (w.get()?, w.get()?);
+                        Fault::Answer { client, nth, matches, result, executed }
+                    }
+                    _ => return Err(format!("{word:?} is no fault")),
+                }
             }
-            "slow" => Fault::Slow { request: w.request()?, by: w.time()? },
-            word => return Err(format!("{word:?} is no fault")),
         };
         w.end(fault)
     }
