@@ -31,7 +31,14 @@ pub mod vdi;
 #[path = "../../../src/error.rs"]
 pub mod error;
 
+pub mod check;
 pub mod fault;
 pub mod host;
 pub mod model;
+pub mod ops;
+pub mod play;
+pub mod rng;
+pub mod rules;
+pub mod shapes;
+pub mod shrink;
 pub mod world;
