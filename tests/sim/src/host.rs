@@ -32,14 +32,18 @@ pub trait Host {
     fn members(&self) -> Vec<NodeId>;
 }
 
-/// A world of one node without time or faults: pauses are over at once, and what an operation left
-/// to do is done before the next one.
-#[derive(Default)]
-pub struct Alone {
+/// A world without time or faults: pauses are over at once, and what an operation left to do is
+/// done before the next one.
+pub struct Still {
+    nodes: usize,
     tasks: RefCell<VecDeque<Task>>,
 }
 
-impl Alone {
+impl Still {
+    pub fn new(nodes: usize) -> Still {
+        Still { nodes, tasks: RefCell::default() }
+    }
+
     /// Runs a future, and all tasks that it started.
     pub fn run<T>(&self, future: impl Future<Output = T>) -> T {
         let mut context = Context::from_waker(Waker::noop());
@@ -67,7 +71,7 @@ impl Alone {
     }
 }
 
-impl Host for Alone {
+impl Host for Still {
     fn pause(&self, _: NodeId, _: &'static str) -> Task {
         Box::pin(async {})
     }
@@ -85,6 +89,6 @@ impl Host for Alone {
     }
 
     fn members(&self) -> Vec<NodeId> {
-        vec![0]
+        (0..self.nodes).collect()
     }
 }

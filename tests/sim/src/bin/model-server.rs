@@ -11,7 +11,7 @@ use std::thread;
 
 use sheepdog_proto::zerocopy::IntoBytes;
 use sheepdog_proto::{Request, Response};
-use sim::host::Alone;
+use sim::host::Still;
 use sim::model::{Cluster, Config};
 
 type Question = (Request, Vec<u8>, Sender<(Response, Vec<u8>)>);
@@ -33,7 +33,7 @@ fn main() -> Result<()> {
 }
 
 fn answer(questions: &Receiver<Question>) {
-    let host = Rc::new(Alone::default());
+    let host = Rc::new(Still::new(1));
     let cluster = Cluster::new(host.clone(), Config::default());
     for (request, payload, answers) in questions {
         // Whoever asked may have gone.

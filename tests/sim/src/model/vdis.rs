@@ -1,5 +1,6 @@
 //! Cluster operations: VDIs, locks, attributes (3.3, 3.4, 4.2, 4.9 to 4.11, 4.14).
 
+use std::cell::RefMut;
 use std::rc::Rc;
 
 use sheepdog_proto::attr::AttrHeader;
@@ -8,6 +9,7 @@ use sheepdog_proto::inode::{
     INODE_LEN, MAP_END, MAP_OFFSET, STORE_ARRAY, STORE_BTREE, VDI_SIZE_OFFSET, map_entry_offset,
     object_count,
 };
+use sheepdog_proto::zerocopy::little_endian::U64;
 use sheepdog_proto::zerocopy::{FromBytes, IntoBytes};
 use sheepdog_proto::{
     InodeHeader, NAME_LEN, Request, SdResult, VID_SPACE, Vid, btree, field_text, hash, op,
@@ -25,8 +27,8 @@ const GREF: u64 = MAP_END as u64;
 /// What a lookup of a name found (3.4).
 enum Found {
     Vid(u32),
-    /// No working VDI; the next one of that name gets this number.
-    Next(u32),
+    /// No working VDI. The next one of that name gets this number, after this snapshot if any.
+    Next(u32, u32),
 }
 
 impl Cluster {
@@ -61,8 +63,7 @@ impl Cluster {
         reply: &mut VdiReply,
     ) -> Answer<()> {
         let vid = self.resolve(gateway, request, payload).await?;
-        let mut vdis = self.vdis.borrow_mut();
-        let vdi = vdis.entry(vid).or_default();
+        let mut vdi = self.known(vid);
         reply.vdi_id = vid.into();
         reply.copies = vdi.copies;
         reply.block_size_shift = vdi.shift;
@@ -86,7 +87,7 @@ impl Cluster {
         let snapid = request.vdi().snapid.get();
         match self.look_up(gateway, field_text(name), field_text(tag), snapid).await? {
             Found::Vid(vid) => Ok(vid),
-            Found::Next(_) => Err(SdResult::NO_VDI),
+            Found::Next(..) => Err(SdResult::NO_VDI),
         }
     }
 
@@ -109,7 +110,7 @@ impl Cluster {
             }
             if tag.is_empty() && snapid == 0 {
                 return Ok(match header.is_snapshot() && !recycle {
-                    true => Found::Next(header.snap_id.get().wrapping_add(1)),
+                    true => Found::Next(header.snap_id.get().wrapping_add(1), vid),
                     false => Found::Vid(vid),
                 });
             }
@@ -121,7 +122,7 @@ impl Cluster {
             }
         }
         match (tag.is_empty() && snapid == 0, seen_working) {
-            (true, _) => Ok(Found::Next(1)),
+            (true, _) => Ok(Found::Next(1, 0)),
             (_, true) => Err(SdResult::NO_TAG),
             (_, false) => Err(SdResult::NO_VDI),
         }
@@ -168,18 +169,15 @@ impl Cluster {
         let arm = request.vdi();
         let base = arm.base_vdi_id.get();
         let found = self.look_up(gateway, field_text(&name), b"", 0).await?;
-        let (current, snap_id) = match (found, arm.snapid.get()) {
-            (Found::Vid(vid), 0) if self.is_working(gateway, vid).await? => {
-                return Err(SdResult::VDI_EXIST);
-            }
-            // Recycling clusters find the newest snapshot instead (3.4).
-            (Found::Vid(vid), 0) => (None, self.header(gateway, vid).await?.snap_id.get() + 1),
-            (Found::Next(snap_id), 0) => (None, snap_id),
+        let (current, snap_id, newest) = match (found, arm.snapid.get()) {
+            // On recycling clusters also where there are only snapshots (3.4).
+            (Found::Vid(_), 0) => return Err(SdResult::VDI_EXIST),
+            (Found::Next(snap_id, newest), 0) => (None, snap_id, newest),
             (Found::Vid(vid), _) => {
                 let snap_id = self.header(gateway, vid).await?.snap_id.get();
-                (Some(vid), snap_id.wrapping_add(1))
+                (Some(vid), snap_id.wrapping_add(1), vid)
             }
-            (Found::Next(_), _) => return Err(SdResult::NO_VDI),
+            (Found::Next(..), _) => return Err(SdResult::NO_VDI),
         };
         let vid = self.free_vid(field_text(&name)).ok_or(SdResult::FULL_VDI)?;
         let known = self.settings(arm);
@@ -214,9 +212,13 @@ impl Cluster {
             self.turn_of(base).await,
             self.turn_of(current.filter(|current| *current != base).unwrap_or(0)).await,
         );
-        self.vdis.borrow_mut().insert(vid, known);
-        if let Some(current) = current {
-            self.freeze(gateway, current);
+        // What is frozen is the working VDI, or the source of a clone, though that goes on as
+        // a working VDI in the store.
+        let frozen = current.unwrap_or(base);
+        let parent = if frozen == 0 { newest } else { frozen };
+        self.vdis.borrow_mut().insert(vid, Known { parent, ..known });
+        if frozen != 0 {
+            self.freeze(gateway, frozen);
         }
         // (b) to (d) In the store.
         if base != 0 || current.is_some() {
@@ -230,10 +232,6 @@ impl Cluster {
         self.in_use.borrow_mut().insert(vid);
         self.deleted.borrow_mut().remove(&vid);
         Ok(())
-    }
-
-    async fn is_working(self: &Rc<Self>, gateway: NodeId, vid: u32) -> Answer<bool> {
-        Ok(!self.header(gateway, vid).await?.is_snapshot())
     }
 
     async fn header(self: &Rc<Self>, gateway: NodeId, vid: u32) -> Answer<InodeHeader> {
@@ -257,13 +255,19 @@ impl Cluster {
             copies = (copy_policy >> 4) * 2 + (copy_policy & 15);
         }
         let shift = if arm.block_size_shift == 0 { config.shift } else { arm.block_size_shift };
-        let parent = arm.base_vdi_id.get();
-        Known { copies, copy_policy, shift, parent, ..Default::default() }
+        Known { copies, copy_policy, shift, ..Default::default() }
+    }
+
+    /// What is known of a VDI; of one that does not exist, what is usual in the cluster.
+    fn known(&self, vid: u32) -> RefMut<'_, Known> {
+        let config = self.config.borrow();
+        let usual = Known { copies: config.copies, shift: config.shift, ..Default::default() };
+        RefMut::map(self.vdis.borrow_mut(), |vdis| vdis.entry(vid).or_insert(usual))
     }
 
     /// A VDI becomes a snapshot, in the memory of this gateway now, in that of others soon.
     fn freeze(self: &Rc<Self>, gateway: NodeId, vid: u32) {
-        self.vdis.borrow_mut().entry(vid).or_default().snapshot = true;
+        self.known(vid).snapshot = true;
         if !self.config.borrow().hazards.late_knowledge {
             return;
         }
@@ -413,7 +417,10 @@ impl Cluster {
         let Found::Vid(vid) = self.look_up(gateway, name, tag, snapid).await? else {
             return Err(SdResult::NO_VDI);
         };
-        let ctime = self.header(gateway, vid).await?.create_time;
+        // A recycling cluster that finds a snapshot instead of a working VDI tells no time.
+        let header = self.header(gateway, vid).await?;
+        let missed = header.is_snapshot() && tag.is_empty() && snapid == 0;
+        let ctime = if missed { U64::ZERO } else { header.create_time };
         reply.vdi_id = hash::vid_of_name(name).get().into();
         reply.copies = self.vdis.borrow().get(&vid).map_or(0, |vdi| vdi.copies);
 
