@@ -783,6 +783,7 @@ impl<'a> Judge<'a> {
             let here = rest.inodes.iter().filter(|i| i.name == name && !i.is_snapshot).count();
             let number = Held::Number(u64::from(here > 0));
             if !self.never_made(name, here > 0, look)
+                && !self.may_have_no_successor(name)
                 && !self.allows(Register::Name(name), number, look, 0)
             {
                 let letter = (b'a' + name) as char;
@@ -790,6 +791,18 @@ impl<'a> Judge<'a> {
                 self.fail(Kind::Name, format!("at rest {letter} {what}"));
             }
         }
+    }
+
+    /// A gateway that dies between the two leaves a frozen VDI without a successor (5.8).
+    fn may_have_no_successor(&self, name: Number) -> bool {
+        self.frame.kills
+            && self.records.iter().any(|record| {
+                let freezes = matches!(
+                    record.action,
+                    Action::Snapshot { name: n, .. } if n == name
+                ) || matches!(record.action, Action::Rollback { .. });
+                freezes && record.outcome != Outcome::Skipped && !record.is_done()
+            })
     }
 
     fn all_names(&self) -> BTreeSet<Number> {

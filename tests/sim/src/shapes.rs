@@ -114,6 +114,12 @@ impl Build {
         id
     }
 
+    /// After something was given up: what finds out that the gateway says nothing any more.
+    fn find_out(&mut self, client: Place, before: OpId) -> OpId {
+        let id = self.then(client, before, Action::GetAttr { name: A, key: 3 });
+        self.limit(id, 50, 400)
+    }
+
     /// A time limit, or a drop, as often as it is to be.
     fn risk(&mut self, id: OpId) -> OpId {
         if self.limits > 0 && self.rng.one_in(self.limits) {
@@ -368,7 +374,7 @@ fn drops(b: &mut Build) {
 /// One client, and everything goes wrong.
 fn mix(b: &mut Build) {
     b.schedule.config.lock = b.rng.one_in(4);
-    b.limits = b.rng.pick(&[0, 2, 4]);
+    b.limits = b.rng.pick(&[0, 1, 1, 3]);
     b.drops = b.rng.pick(&[0, 0, 6]);
     let count = b.rng.between(6, 24);
     everything(b, count);
@@ -462,7 +468,8 @@ fn s2_shrink_times_out(b: &mut Build) {
     b.late(0, kind, nth + extra);
     let sectors = b.rng.between(1, b.objects - 1) * OBJECT;
     let shrink = b.then(0, last, Action::Resize { name: A, sectors });
-    last = b.limit(shrink, 100, 1500);
+    b.limit(shrink, 100, 1500);
+    last = b.find_out(0, shrink);
     for _ in 0..b.rng.between(1, 5) {
         let at = b.rng.below(b.objects) * OBJECT + 1;
         let action = match b.rng.below(5) {
@@ -492,7 +499,8 @@ fn s3_given_up(b: &mut Build) {
         b.schedule.config.clients = 2;
         b.late(0, Kind::Release, 0);
         let closed = b.then(0, last, Action::Close { name: A });
-        last = b.limit(closed, 200, 1500);
+        b.limit(closed, 200, 1500);
+        last = b.find_out(0, closed);
         last = b.then(0, last, Action::Open { name: A });
         b.then(0, last, Action::Write { name: A, at: 0, len: 1 });
         let tries = b.rng.ms(3000, 10_000);
@@ -505,7 +513,8 @@ fn s3_given_up(b: &mut Build) {
             b.late(0, Kind::HeaderWrite, 0);
             let sectors = b.rng.between(1, 2 * b.objects) * OBJECT;
             let id = b.then(0, last, Action::Resize { name: A, sectors });
-            last = b.limit(id, 100, 1500);
+            b.limit(id, 100, 1500);
+            last = b.find_out(0, id);
             let sectors = b.rng.between(b.objects, 2 * b.objects) * OBJECT;
             last = b.then(0, last, Action::Resize { name: A, sectors });
             b.then(0, last, Action::Write { name: A, at: sectors - 1, len: 1 });
@@ -513,7 +522,8 @@ fn s3_given_up(b: &mut Build) {
         1 => {
             b.late(0, Kind::HeaderWrite, 0);
             let id = b.then(0, last, Action::Snapshot { name: A, tag: 0 });
-            last = b.limit(id, 100, 1500);
+            b.limit(id, 100, 1500);
+            last = b.find_out(0, id);
             last = b.then(0, last, Action::Snapshot { name: A, tag: 1 });
             b.then(0, last, Action::Write { name: A, at: 0, len: 1 });
         }
@@ -521,7 +531,8 @@ fn s3_given_up(b: &mut Build) {
             b.late(0, Kind::DelVdi, 0);
             last = b.then(0, last, Action::Close { name: A });
             let id = b.then(0, last, Action::Delete { name: A });
-            last = b.limit(id, 200, 1500);
+            b.limit(id, 200, 1500);
+            last = b.find_out(0, id);
             last = b.create(0, Start::After(last, Duration::ZERO), A);
             last = b.then(0, last, Action::Open { name: A });
             b.then(0, last, Action::Write { name: A, at: 0, len: 1 });
@@ -536,7 +547,8 @@ fn s3_given_up(b: &mut Build) {
                 _ => Action::Clone { slot: 0, name: 1 },
             };
             let id = b.then(0, last, action);
-            last = b.limit(id, 100, 1500);
+            b.limit(id, 100, 1500);
+            last = b.find_out(0, id);
             if let Action::Clone { .. } = action {
                 last = b.create(0, Start::After(last, Duration::ZERO), 1);
                 last = b.then(0, last, Action::Open { name: 1 });
@@ -552,7 +564,8 @@ fn s3_given_up(b: &mut Build) {
             let nth = b.rng.between(2, 5);
             b.late(0, Kind::Attr, nth);
             let id = b.then(0, last, Action::SetAttr { name: A, key: 0 });
-            last = b.limit(id, 100, 1500);
+            b.limit(id, 100, 1500);
+            last = b.find_out(0, id);
             let action = match b.rng.one_in(3) {
                 true => Action::DelAttr { name: A, key: 0 },
                 false => Action::SetAttr { name: A, key: 0 },
@@ -609,7 +622,8 @@ fn s5_lock_goes_on(b: &mut Build) {
         false => Action::Write { name: A, at, len: 1 },
     };
     let id = b.then(0, last, action);
-    last = b.limit(id, 100, 1000);
+    b.limit(id, 100, 1000);
+    last = b.find_out(0, id);
     last = b.then(0, last, Action::Close { name: A });
     if b.rng.one_in(2) {
         b.limit(last, 500, 3000);
