@@ -14,7 +14,7 @@ use crate::host::NodeId;
 pub type ClientId = usize;
 
 /// `client`, `nth` and `matches` name a request: the one of its kind with so many of them before it,
-/// counted as gateways receive them of the client.
+/// counted as the client sends them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
     /// SIGSTOP, and SIGCONT after `length`: the node's kernel goes on accepting connections and

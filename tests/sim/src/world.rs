@@ -23,6 +23,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use sheepdog_proto::Request;
+
 use crate::host::{Host, NodeId, Task};
 use crate::model;
 use crate::net::{Endpoint, Interest, endpoint};
@@ -80,10 +82,37 @@ pub struct World {
     sets: RefCell<BTreeMap<SetId, Set>>,
     next_set: Cell<SetId>,
     idle_hook: RefCell<Option<Rc<dyn Fn() -> bool>>>,
+    observer: RefCell<Option<Rc<dyn Observer>>>,
+    /// Requests that clients have sent.
+    requests: Cell<u64>,
     steps: Cell<u64>,
     hash: Cell<u64>,
     outlived: RefCell<Option<String>>,
     lines: RefCell<Option<Vec<String>>>,
+}
+
+/// Who is told of every request. It must not call the world.
+pub trait Observer {
+    /// A client has sent the last byte of a request, which has this number from now on.
+    fn sent(&self, number: u64, client: ClientId, request: &Request, payload: &[u8]);
+
+    /// It has been answered, or nobody will go on with it.
+    fn over(&self, number: u64);
+}
+
+/// A request that is being carried out, in as many tasks as share this.
+struct Origin {
+    world: Weak<World>,
+    number: u64,
+    stream: StreamId,
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        if let Some(world) = self.world.upgrade() {
+            world.over(self.number);
+        }
+    }
 }
 
 /// What is to happen, in order of time, and of its making within the same instant.
@@ -163,8 +192,8 @@ struct TaskSlot {
     name: u64,
     /// Pauses and tasks that it has made: they are named by it.
     made: u64,
-    /// The connection that its request came on.
-    stream: Option<StreamId>,
+    /// The request that it is for.
+    origin: Option<Rc<Origin>>,
     /// None while it is being polled.
     task: Option<Task>,
     waker: Arc<TaskWaker>,
@@ -260,6 +289,8 @@ impl World {
             sets: RefCell::default(),
             next_set: Cell::new(1000),
             idle_hook: RefCell::default(),
+            observer: RefCell::default(),
+            requests: Cell::default(),
             steps: Cell::default(),
             hash: Cell::new(config.seed),
             outlived: RefCell::default(),
@@ -327,6 +358,16 @@ impl World {
         *self.idle_hook.borrow_mut() = Some(hook);
     }
 
+    pub fn set_observer(&self, observer: Rc<dyn Observer>) {
+        *self.observer.borrow_mut() = Some(observer);
+    }
+
+    fn over(&self, number: u64) {
+        if let Some(observer) = &*self.observer.borrow() {
+            observer.over(number);
+        }
+    }
+
     /// How many steps there were.
     pub fn steps(&self) -> u64 {
         self.steps.get()
@@ -391,7 +432,8 @@ impl World {
         let event_at = self.events.borrow().queue.peek().map(|Reverse((at, ..))| *at);
         // Timers of clients that are due are for the clients' dispatch.
         let timers = self.sets.borrow();
-        let timer_at = timers.values().filter_map(|set| set.timer).filter(|at| *at > self.now()).min();
+        let timer_at =
+            timers.values().filter_map(|set| set.timer).filter(|at| *at > self.now()).min();
         drop(timers);
         let next = [event_at, timer_at, limit].into_iter().flatten().min();
         let Some(next) = next else { return false };
@@ -495,7 +537,8 @@ impl World {
         let life = {
             let mut nodes = self.nodes.borrow_mut();
             let Some(slot) = nodes.get_mut(node).filter(|slot| !slot.dead) else { return };
-            *slot = Node { life: slot.life + 1, dead: true, member: slot.member, ..Node::default() };
+            *slot =
+                Node { life: slot.life + 1, dead: true, member: slot.member, ..Node::default() };
             slot.life
         };
         let mut lost = Vec::new();
@@ -604,7 +647,7 @@ impl World {
 
 /// Tasks and their pauses.
 impl World {
-    fn spawn(&self, node: NodeId, name: u64, stream: Option<StreamId>, task: Task) {
+    fn spawn(&self, node: NodeId, name: u64, origin: Option<Rc<Origin>>, task: Task) {
         if self.is_dead(node) {
             return;
         }
@@ -613,7 +656,7 @@ impl World {
         let (queued, woken) = (AtomicBool::new(false), self.woken.clone());
         let waker = Arc::new(TaskWaker { task: id, queued, woken });
         waker.clone().wake();
-        tasks.push(Some(TaskSlot { node, name, made: 0, stream, task: Some(task), waker }));
+        tasks.push(Some(TaskSlot { node, name, made: 0, origin, task: Some(task), waker }));
     }
 
     fn wake(&self, task: TaskId) {
@@ -631,8 +674,8 @@ impl World {
                 self.nodes.borrow_mut()[slot.node].held.push(Held::Task(id));
                 return;
             }
-            if let Some(stream) = slot.stream {
-                self.note_outlived(stream);
+            if let Some(origin) = &slot.origin {
+                self.note_outlived(origin.stream);
             }
             let Some(task) = slot.task.take() else { return };
             (task, Waker::from(slot.waker.clone()))
@@ -640,19 +683,23 @@ impl World {
         self.running.set(Some(id));
         let polled = task.as_mut().poll(&mut Context::from_waker(&waker));
         self.running.set(None);
-        match (polled, &mut self.tasks.borrow_mut()[id]) {
-            (Poll::Pending, Some(slot)) => slot.task = Some(task),
-            (_, slot) => *slot = None,
-        }
+        let ended = match (polled, &mut self.tasks.borrow_mut()[id]) {
+            (Poll::Pending, Some(slot)) => {
+                slot.task = Some(task);
+                None
+            }
+            (_, slot) => slot.take(),
+        };
+        drop(ended);
     }
 
-    /// A name for what the running task makes now, and the connection that it is for.
-    fn next_name(&self) -> (u64, Option<StreamId>) {
+    /// A name for what the running task makes now, and the request that it is for.
+    fn next_name(&self) -> (u64, Option<Rc<Origin>>) {
         if let Some(running) = self.running.get()
             && let Some(slot) = &mut self.tasks.borrow_mut()[running]
         {
             slot.made += 1;
-            return (mix(slot.name, slot.made), slot.stream);
+            return (mix(slot.name, slot.made), slot.origin.clone());
         }
         self.pauses.set(self.pauses.get() + 1);
         (mix(self.seed, self.pauses.get()), None)
@@ -713,8 +760,8 @@ impl Host for Ground {
 
     fn spawn(&self, at: NodeId, task: Task) {
         if let Some(world) = self.0.upgrade() {
-            let (name, stream) = world.next_name();
-            world.spawn(at, name, stream, task);
+            let (name, origin) = world.next_name();
+            world.spawn(at, name, origin, task);
         }
     }
 
@@ -772,7 +819,8 @@ impl World {
     pub(crate) fn is_ready(&self, set: SetId) -> bool {
         let sets = self.sets.borrow();
         let Some(set) = sets.get(&set) else { return false };
-        let readable = |(stream, i): (&StreamId, &Interest)| !self.readiness(*stream, *i).is_empty();
+        let readable =
+            |(stream, i): (&StreamId, &Interest)| !self.readiness(*stream, *i).is_empty();
         set.signal.load(Ordering::Relaxed)
             || set.timer.is_some_and(|at| at <= self.now())
             || set.watched.iter().any(readable)

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::rc::Rc;
 use std::time::Duration;
 
 use sheepdog_proto::header::HEADER_LEN;
@@ -14,7 +15,7 @@ use sheepdog_proto::zerocopy::{FromBytes, IntoBytes};
 use sheepdog_proto::{Oid, Request, Response, SdResult, op};
 
 use super::draw::{self, mix, mix_bytes};
-use super::{OUTLIVE, World};
+use super::{OUTLIVE, Origin, World};
 use crate::fault::{ClientId, Fault, Kind, When};
 use crate::host::NodeId;
 use crate::net::Interest;
@@ -49,6 +50,9 @@ pub(super) struct Stream {
 
     /// Bytes sent, but for the requests that the server has taken whole.
     sent: Vec<u8>,
+    /// Whole requests among them, and their bytes.
+    requests: VecDeque<Sent>,
+    requests_len: usize,
     /// Of those, how many are in the server's kernel or were, and how many the server has read.
     received: usize,
     read: usize,
@@ -99,6 +103,13 @@ enum Coming {
     End(Option<ErrorKind>),
 }
 
+/// A request that is wholly sent.
+struct Sent {
+    number: u64,
+    len: usize,
+    plan: Plan,
+}
+
 /// What the faults make of one request.
 #[derive(Default)]
 struct Plan {
@@ -146,6 +157,8 @@ impl World {
             server: Server::Open,
             tick: Duration::ZERO,
             sent: Vec::new(),
+            requests: VecDeque::new(),
+            requests_len: 0,
             received: 0,
             read: 0,
             send_buffer: buffer("send buffer"),
@@ -207,8 +220,24 @@ impl World {
             stream.sent.extend_from_slice(part);
             left -= part.len();
         }
+        self.note_sent(stream);
         self.schedule_arrival(id, stream);
         Ok(taken)
+    }
+
+    /// Finds the requests in what was sent, and what the faults have in mind for them.
+    fn note_sent(&self, stream: &mut Stream) {
+        while let Some((request, payload)) = first_request(&stream.sent[stream.requests_len..]) {
+            let number = self.requests.get() + 1;
+            self.requests.set(number);
+            if let Some(observer) = &*self.observer.borrow() {
+                observer.sent(number, stream.client, &request, payload);
+            }
+            let len = HEADER_LEN + payload.len();
+            let plan = self.plan(stream.client, Kind::of(&request));
+            stream.requests.push_back(Sent { number, len, plan });
+            stream.requests_len += len;
+        }
     }
 
     pub(crate) fn recv(&self, id: StreamId, into: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
@@ -378,6 +407,12 @@ impl World {
         }
         self.trace(|| format!("client {}'s kernel gives #{id} up", stream.client));
         stream.sent.truncate(stream.received);
+        while stream.requests_len > stream.sent.len()
+            && let Some(lost) = stream.requests.pop_back()
+        {
+            stream.requests_len -= lost.len;
+            self.over(lost.number);
+        }
         stream.coming.clear();
         if !matches!(stream.state, State::Closed) {
             stream.state = State::Ended(Some(ErrorKind::TimedOut));
@@ -444,6 +479,8 @@ impl World {
         stream.server = Server::Closed;
         stream.sent = Vec::new();
         (stream.received, stream.read, stream.stuck) = (0, 0, None);
+        stream.requests_len = 0;
+        stream.requests.drain(..).for_each(|lost| self.over(lost.number));
         let name = stream.next_name();
         let delay = self.draw(name, "ends", self.delays.network);
         self.push(id, stream, Coming::End(kind), delay);
@@ -458,7 +495,7 @@ impl World {
     /// The server takes what has come, and starts whole requests.
     fn read(&self, id: StreamId) {
         loop {
-            let (node, client, name, request, payload) = {
+            let (node, name, request, payload, sent) = {
                 let mut streams = self.streams.borrow_mut();
                 let stream = &mut streams[id];
                 if !self.runs(stream.node) || stream.server != Server::Open {
@@ -466,27 +503,29 @@ impl World {
                 }
                 stream.read = stream.received;
                 self.schedule_arrival(id, stream);
-                let Ok((request, rest)) = Request::read_from_prefix(&stream.sent[..stream.read])
-                else {
+                if stream.requests.front().is_none_or(|sent| sent.len > stream.read) {
                     return;
-                };
-                let Some(payload) = rest.get(..request.payload_len() as usize) else { return };
+                }
+                let Some(sent) = stream.requests.pop_front() else { return };
+                let Some((request, payload)) = first_request(&stream.sent) else { return };
                 let payload = payload.to_vec();
-                let len = HEADER_LEN + payload.len();
-                stream.sent.drain(..len);
-                stream.received -= len;
-                stream.read -= len;
+                stream.sent.drain(..sent.len);
+                stream.received -= sent.len;
+                stream.read -= sent.len;
+                stream.requests_len -= sent.len;
                 let what = mix_bytes(u64::from(request.opcode), &request.arm);
                 let times = stream.seen.entry(what).or_default();
                 *times += 1;
                 let name = mix(mix(stream.name, what), *times);
                 stream.executing += 1;
-                (stream.node, stream.client, name, request, payload)
+                let (client, node) = (stream.client, stream.node);
+                self.trace(|| format!("client {client} -> node {node} #{id}: {}", text(&request)));
+                (node, name, request, payload, sent)
             };
             self.stir(mix_bytes(name, &payload));
-            let plan = self.plan(client, Kind::of(&request));
-            self.trace(|| format!("client {client} -> node {node} #{id}: {}", text(&request)));
-            self.start(id, node, name, request, payload, plan);
+            let plan = if self.healed.get() { Plan::default() } else { sent.plan };
+            let origin = Origin { world: self.me.clone(), number: sent.number, stream: id };
+            self.start(node, name, request, payload, plan, origin);
         }
     }
 
@@ -520,19 +559,22 @@ impl World {
     /// Has a request carried out by a task of its own: those of one connection have no order (0.5).
     fn start(
         &self,
-        id: StreamId,
         node: NodeId,
         name: u64,
         mut request: Request,
         payload: Vec<u8>,
         plan: Plan,
+        origin: Origin,
     ) {
+        let (id, number) = (origin.stream, origin.number);
         {
             let stream = &mut self.streams.borrow_mut()[id];
             let breaks_later = plan.late.is_some_and(|by| by > Fault::LATE_LIMIT);
             if breaks_later {
                 stream.server = Server::Mute;
-            } else if plan.late.is_some() || matches!(plan.cut, Some(When::Before | When::AfterReceived)) {
+            } else if plan.late.is_some()
+                || matches!(plan.cut, Some(When::Before | When::AfterReceived))
+            {
                 self.cut(id, stream);
             }
             if plan.cut == Some(When::Before) {
@@ -563,10 +605,11 @@ impl World {
                 pause.await;
             }
             if let Some(world) = me.upgrade() {
+                world.over(number);
                 world.answer(id, name, response, &payload, plan.cut == Some(When::AfterExecuted));
             }
         };
-        self.spawn(node, name, Some(id), Box::pin(task));
+        self.spawn(node, name, Some(Rc::new(origin)), Box::pin(task));
     }
 
     fn answer(&self, id: StreamId, name: u64, mut response: Response, payload: &[u8], cut: bool) {
@@ -631,12 +674,22 @@ impl World {
     }
 }
 
+/// The request that `bytes` begin with, where it is whole, and its payload.
+fn first_request(bytes: &[u8]) -> Option<(Request, &[u8])> {
+    let (request, rest) = Request::read_from_prefix(bytes).ok()?;
+    Some((request, rest.get(..request.payload_len() as usize)?))
+}
+
 /// A request in a few words.
 fn text(request: &Request) -> String {
     let name = op::name(request.opcode);
     let len = request.data_length.get();
     match request.opcode {
-        op::CREATE_AND_WRITE_OBJ | op::READ_OBJ | op::WRITE_OBJ | op::REMOVE_OBJ | op::DISCARD_OBJ => {
+        op::CREATE_AND_WRITE_OBJ
+        | op::READ_OBJ
+        | op::WRITE_OBJ
+        | op::REMOVE_OBJ
+        | op::DISCARD_OBJ => {
             let arm = request.obj();
             let cow = match request.flags.get() & op::FLAG_COW {
                 0 => String::new(),
@@ -646,7 +699,8 @@ fn text(request: &Request) -> String {
         }
         _ => {
             let arm = request.vdi();
-            let (size, base, snapid) = (arm.vdi_size.get(), arm.base_vdi_id.get(), arm.snapid.get());
+            let (size, base, snapid) =
+                (arm.vdi_size.get(), arm.base_vdi_id.get(), arm.snapid.get());
             format!("{name} size {size} vid {base:06x} snapid {snapid}")
         }
     }
