@@ -1,0 +1,298 @@
+//! The world itself: that clients and servers meet in it, what faults do, and that a seed is a
+//! schedule. What the library makes of faults is for `check` to judge.
+
+#![allow(unsafe_code)] // Buffers of reads are lent as C programs lend theirs.
+
+use std::process::Command;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sheepdog_proto::SdResult;
+use sim::cluster::Cluster;
+use sim::error::Result;
+use sim::model;
+use sim::net::RecvBuf;
+use sim::vdi::{Client, CreateOptions, Name, Vdi};
+use sim::world::{Delays, Fault, Kind, When, World, WorldConfig};
+
+const SIZE: u64 = 64 << 20;
+
+fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn world(seed: u64, nodes: usize, faults: &[Fault]) -> Rc<World> {
+    let model = model::Config { nodes, copies: nodes.min(2) as u8, ..Default::default() };
+    let (delays, faults) = (Delays::default(), faults.to_vec());
+    let world = World::new(WorldConfig { seed, nodes, delays, faults, model });
+    world.start_trace();
+    world
+}
+
+fn client(world: &World, number: usize) -> Client {
+    Client::new(Cluster::new(world.gateways(number)).unwrap())
+}
+
+fn open(client: &Client) -> Arc<Vdi> {
+    let name = Name::new(b"vdi").unwrap();
+    let options = CreateOptions { size: SIZE, ..Default::default() };
+    let created = client.cluster.run(async |op| client.create(op, name, &options).await);
+    created.unwrap();
+    client.cluster.run(async |op| client.open(op, name).await).unwrap()
+}
+
+fn write(client: &Client, vdi: &Vdi, sector: u64, byte: u8) -> Result<()> {
+    let data = vec![byte; 512];
+    client.cluster.run(async |op| vdi.write(&client.cluster, op, data.into(), 512 * sector).await)
+}
+
+fn read(client: &Client, vdi: &Vdi, sector: u64) -> Result<u8> {
+    let mut data = [0; 512];
+    client.cluster.run(async |op| {
+        // SAFETY: `data` outlives the operation, and is read after it.
+        let buf = unsafe { RecvBuf::from_raw(data.as_mut_ptr(), data.len()) };
+        vdi.read(&client.cluster, op, buf, 512 * sector).await
+    })?;
+    assert!(data.iter().all(|byte| *byte == data[0]));
+    Ok(data[0])
+}
+
+fn close(client: &Client) {
+    client.cluster.close(async |op| client.close_all(op).await);
+}
+
+/// Time passes, and everything that can happen does.
+fn settle(world: &World) {
+    while world.step() {}
+}
+
+/// Where the account says so first.
+fn line(trace: &[String], what: &str) -> usize {
+    let found = trace.iter().position(|line| line.contains(what));
+    found.unwrap_or_else(|| panic!("no {what:?} in\n{}", trace.join("\n")))
+}
+
+/// Writes and reads with one fault; the account of it.
+fn with_fault(nodes: usize, fault: Fault) -> Vec<String> {
+    let world = world(7, nodes, &[fault]);
+    let _entered = world.enter();
+    world.quiesce_faults(s(100));
+    let client = client(&world, 0);
+    let vdi = open(&client);
+    for sector in 0..4 {
+        write(&client, &vdi, sector, 1 + sector as u8).unwrap();
+    }
+    for sector in 0..4 {
+        assert_eq!(read(&client, &vdi, sector).unwrap(), 1 + sector as u8);
+    }
+    close(&client);
+    settle(&world);
+    let trace = world.take_trace();
+    if let Some((_, kind, _)) = fault.request() {
+        assert!(trace.iter().any(|line| line.contains("fault: ")), "no {kind} was sent");
+    }
+    trace
+}
+
+#[test]
+fn a_client_connects_to_a_gateway_in_no_time_of_ours() {
+    let world = world(1, 1, &[]);
+    let _entered = world.enter();
+    let cluster = Cluster::new(world.gateways(0)).unwrap();
+    cluster.start().unwrap();
+    assert!(world.now() > Duration::ZERO && world.now() < s(1));
+    cluster.close(async |_| {});
+    settle(&world);
+}
+
+#[test]
+fn what_a_client_writes_it_reads() {
+    for seed in 0..50 {
+        let world = world(seed, 3, &[]);
+        let _entered = world.enter();
+        let client = client(&world, 0);
+        let vdi = open(&client);
+        for round in 1..5 {
+            for sector in [0, 1, 9000] {
+                write(&client, &vdi, sector, round).unwrap();
+                assert_eq!(read(&client, &vdi, sector).unwrap(), round);
+            }
+        }
+        close(&client);
+        settle(&world);
+        assert!(world.now() < s(10), "nothing is left to happen long after");
+    }
+}
+
+#[test]
+fn a_stopped_gateway_carries_out_what_its_socket_took() {
+    let stall = Fault::Stall { node: 0, at: s(1), length: Some(s(100)) };
+    let world = world(1, 1, &[stall]);
+    let _entered = world.enter();
+    let client = client(&world, 0);
+    let vdi = open(&client);
+    assert!(world.now() < s(1));
+    write(&client, &vdi, 0, 1).unwrap();
+    while world.now() < s(1) && world.step() {}
+    client.cluster.set_timeout_ms(3_000);
+    assert!(write(&client, &vdi, 0, 2).is_err());
+    settle(&world);
+    let trace = world.take_trace();
+    let trace = &trace[line(&trace, "goes on")..];
+    line(trace, "WRITE_OBJ: SUCCESS");
+}
+
+#[test]
+fn a_stopped_gateways_socket_fills_up_and_is_given_up() {
+    let stall = Fault::Stall { node: 0, at: s(1), length: None };
+    let world = world(1, 2, &[stall]);
+    let _entered = world.enter();
+    let client = client(&world, 0);
+    let vdi = open(&client);
+    write(&client, &vdi, 0, 1).unwrap();
+    while world.now() < s(1) && world.step() {}
+    let data = vec![1; 4 << 20];
+    let written =
+        client.cluster.run(async |op| vdi.write(&client.cluster, op, data.into(), 0).await);
+    let trace = world.take_trace();
+    assert!(line(&trace, "gives #0 up") < line(&trace, "-> node 1"), "{written:?}");
+}
+
+#[test]
+fn a_killed_gateway_is_missed_and_another_takes_over() {
+    for restart in [None, Some(ms(100)), Some(s(30))] {
+        let trace = with_fault(3, Fault::Kill { node: 0, at: ms(30), restart });
+        assert!(line(&trace, "sees #") < line(&trace, "connect #1"));
+        assert!(line(&trace, "epoch 2: node 0 is missed") < line(&trace, "epoch 3: node 0 has"));
+    }
+}
+
+#[test]
+fn a_partition_is_found_out_after_twenty_seconds() {
+    let part = |length| Fault::Partition { client: 0, node: 0, at: ms(30), length };
+    let long = with_fault(2, part(s(60)));
+    assert!(line(&long, "gives #0 up") < line(&long, "-> node 1"));
+    let short = with_fault(2, part(s(5)));
+    line(&short, "hear each other again");
+    assert!(!short.iter().any(|line| line.contains("up") || line.contains("-> node 1")));
+}
+
+#[test]
+fn a_cut_comes_before_during_or_after_its_request() {
+    let cut = |when| {
+        let trace = with_fault(1, Fault::Cut { client: 0, nth: 0, matches: Kind::MapUpdate, when });
+        let executed = |line: &&String| line.contains("WRITE_OBJ: SUCCESS (lost)");
+        (trace.iter().filter(executed).count(), line(&trace, "sees #0 end"))
+    };
+    let (before, received, executed) =
+        (cut(When::Before), cut(When::AfterReceived), cut(When::AfterExecuted));
+    assert_eq!((before.0, received.0, executed.0), (0, 1, 1));
+}
+
+#[test]
+fn a_late_request_is_carried_out_after_its_connection_or_before_its_end() {
+    let late = |by| {
+        let trace = with_fault(1, Fault::Late { client: 0, nth: 1, matches: Kind::Write, by });
+        (line(&trace, "WRITE_OBJ: SUCCESS (lost)"), line(&trace, "sees #0 end"))
+    };
+    let (executed, seen) = late(s(1));
+    assert!(seen < executed);
+    let (executed, seen) = late(s(10));
+    assert!(executed < seen);
+}
+
+#[test]
+fn an_answer_can_be_made_up_or_slow() {
+    for executed in [false, true] {
+        let result = SdResult::NETWORK_ERROR.0;
+        let (client, nth, matches) = (0, 1, Kind::Write);
+        let trace = with_fault(1, Fault::Answer { client, nth, matches, result, executed });
+        line(&trace, "WRITE_OBJ: NETWORK_ERROR");
+    }
+    let trace = with_fault(1, Fault::Slow { client: 0, nth: 0, matches: Kind::Read, by: s(9) });
+    let time = |line: &String| line[..12].trim().parse::<f64>().unwrap();
+    assert!(trace.iter().map(time).is_sorted());
+    assert!(trace.last().map(time).is_some_and(|time| time > 9.0));
+}
+
+#[test]
+fn a_fault_is_a_line_of_text_and_back() {
+    let (client, nth, at, by) = (3, 12, ms(1), Duration::from_micros(1));
+    let mut faults = vec![
+        Fault::Stall { node: 1, at, length: None },
+        Fault::Stall { node: 1, at, length: Some(s(2)) },
+        Fault::Kill { node: 0, at, restart: None },
+        Fault::Kill { node: 0, at, restart: Some(by) },
+        Fault::Partition { client, node: 2, at, length: s(30) },
+        Fault::Answer { client, nth, matches: Kind::Any, result: 0x41, executed: true },
+    ];
+    faults.extend(When::ALL.iter().map(|when| Fault::Cut {
+        client,
+        nth,
+        matches: Kind::HeaderWrite,
+        when: *when,
+    }));
+    for matches in Kind::ALL.iter().copied() {
+        faults.push(Fault::Late { client, nth, matches, by });
+        faults.push(Fault::Slow { client, nth, matches, by });
+    }
+    for fault in faults {
+        assert_eq!(fault.to_string().parse(), Ok(fault));
+    }
+    let delays = Delays::default();
+    assert_eq!(delays.to_string().parse(), Ok(delays));
+}
+
+/// The hashes of some worlds with all that can happen in them.
+fn hashes() -> Vec<u64> {
+    let worlds = (0..20).map(|seed| {
+        let cut = Fault::Cut { client: 0, nth: 3, matches: Kind::Any, when: When::AfterReceived };
+        let kill = Fault::Kill { node: 0, at: ms(40), restart: Some(s(1)) };
+        let world = world(seed, 3, &[cut, kill]);
+        let _entered = world.enter();
+        let client = client(&world, 0);
+        let vdi = open(&client);
+        for sector in 0..20 {
+            write(&client, &vdi, 8192 * (sector % 3), sector as u8).unwrap();
+        }
+        close(&client);
+        settle(&world);
+        world.hash()
+    });
+    worlds.collect()
+}
+
+const HASHES: &str = "SIM_PRINT_HASHES";
+
+#[test]
+fn a_seed_is_the_same_schedule_in_every_process() {
+    let mine = format!("{:x?}", hashes());
+    if std::env::var_os(HASHES).is_some() {
+        println!("{mine}");
+        return;
+    }
+    let test = std::env::current_exe().unwrap();
+    let args = ["--exact", "a_seed_is_the_same_schedule_in_every_process", "--nocapture"];
+    let output = Command::new(test).args(args).env(HASHES, "1").output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains(&mine));
+}
+
+#[test]
+fn a_fault_that_meets_nothing_changes_nothing() {
+    let late = Fault::Late { client: 5, nth: 0, matches: Kind::Any, by: s(1) };
+    let hash = |faults: &[Fault]| {
+        let world = world(3, 3, faults);
+        let _entered = world.enter();
+        let client = client(&world, 0);
+        open(&client);
+        close(&client);
+        settle(&world);
+        world.hash()
+    };
+    assert_eq!(hash(&[]), hash(&[late]));
+}
