@@ -94,6 +94,10 @@ impl Socket {
         buf.scatter(range, tail, |iov| World::current().recv(self.stream, iov))
     }
 
+    pub fn end(&self) {
+        World::current().end_of_requests(self.stream);
+    }
+
     pub fn shutdown(&self) {
         World::current().close(self.stream);
     }

@@ -424,7 +424,8 @@ impl Player {
         place.moving.take();
         place.busy.set(true);
         client.cluster.set_timeout_ms(30_000);
-        client.cluster.close(async |op| client.close_all(op).await);
+        // What it leaves open is over by the end, or held against it then.
+        let _ = client.cluster.close(async |op| client.close_all(op).await);
         place.busy.set(false);
         place.fd.set(-1);
     }
@@ -609,7 +610,7 @@ impl Player {
             }
             Action::Resize { sectors, .. } => {
                 let vdi = vdi?;
-                task!(|op| vdi.resize(&client, op, sectors * SECTOR).await.map(nothing))
+                task!(|op| vdi.resize(&client.cluster, op, sectors * SECTOR).await.map(nothing))
             }
             Action::Status { .. } => {
                 let vdi = vdi?;

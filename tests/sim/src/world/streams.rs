@@ -67,6 +67,8 @@ pub(super) struct Stream {
     seen: BTreeMap<u64, u64>,
     /// Requests that are being carried out.
     executing: usize,
+    /// The client sends nothing more.
+    last_sent: bool,
 
     /// On their way to the client, and when they get there.
     coming: VecDeque<(Duration, Coming)>,
@@ -168,6 +170,7 @@ impl World {
             silent,
             seen: BTreeMap::new(),
             executing: 0,
+            last_sent: false,
             coming: VecDeque::new(),
             deliver_due: false,
             pieces: VecDeque::new(),
@@ -486,6 +489,21 @@ impl World {
         self.push(id, stream, Coming::End(kind), delay);
     }
 
+    /// The client's end of the stream; the server closes once it has answered what came before.
+    pub(crate) fn end_of_requests(&self, id: StreamId) {
+        let stream = &mut self.streams.borrow_mut()[id];
+        stream.last_sent = true;
+        self.trace(|| format!("client {} ends #{id}", stream.client));
+        self.end_if_done(id, stream);
+    }
+
+    fn end_if_done(&self, id: StreamId, stream: &mut Stream) {
+        let idle = stream.executing == 0 && stream.sent.is_empty() && self.runs(stream.node);
+        if stream.last_sent && idle && stream.server == Server::Open {
+            self.end(id, stream, None);
+        }
+    }
+
     /// Breaks the connection: the client sees one of the ends there are.
     fn cut(&self, id: StreamId, stream: &mut Stream) {
         let fin = draw::number(self.seed, stream.name, "how it ends") & 1 == 0;
@@ -627,7 +645,10 @@ impl World {
         self.stir(mix(mix_bytes(name, payload), response.result.get().into()));
         match stream.server {
             Server::Open if cut => self.cut(id, stream),
-            Server::Open => self.reply(id, stream, name, &response, payload),
+            Server::Open => {
+                self.reply(id, stream, name, &response, payload);
+                self.end_if_done(id, stream);
+            }
             Server::Mute if stream.executing == 0 => self.end(id, stream, None),
             Server::Mute | Server::Closed => {}
         }
