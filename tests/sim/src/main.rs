@@ -1,4 +1,4 @@
-//! sim run --seconds N [--jobs J] [--from SEED] [--shape NAME] [--all]
+//! sim run --seconds N [--jobs J] [--from SEED] [--count N] [--shape NAME,...] [--all] [--kind KIND]
 //! sim replay 'LINE' [--trace]
 //! sim show --shape NAME --from SEED
 //!
@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use sim::check::Kind;
+use sim::check::{Kind, Violation};
 use sim::ops::Schedule;
 use sim::play::{Report, play};
 use sim::shapes::{SHAPES, Shape};
@@ -152,7 +152,11 @@ fn run(args: &Args) -> ExitCode {
     }
     let Some((shape, seed, schedule)) = found.first else { return ExitCode::SUCCESS };
     if !all || args.has("--shrink") {
-        let kind = play(&schedule, false).violations.first().map(|violation| violation.kind);
+        let violations = play(&schedule, false).violations;
+        let named = |violation: &&Violation| {
+            args.value("--kind").is_none_or(|kind| kind == violation.kind.to_string())
+        };
+        let kind = violations.iter().find(named).map(|violation| violation.kind);
         println!("shape {shape}, seed {seed}:\n{schedule}");
         if let Some(kind) = kind {
             let short = shrink(&schedule, |schedule| shows(schedule, kind));

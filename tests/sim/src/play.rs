@@ -729,7 +729,7 @@ impl Player {
         rest.missing = self.missing();
         rest.locks = self.world.servers().locks().keys().copied().collect();
         let judged = self.records.borrow().len();
-        rest.left = self.delete_all(fresh, &rest)?;
+        self.delete_all(fresh, &mut rest)?;
         let mut violations = check::check(&self.records.borrow()[..judged], &rest, self.frame());
         for record in &self.records.borrow()[judged..] {
             if let Outcome::Failed(_, error) = &record.outcome {
@@ -751,6 +751,8 @@ impl Player {
             faults: !self.schedule.faults.is_empty(),
             kills: self.schedule.faults.iter().any(kills),
             clients: config.clients,
+            hazards: config.hazards,
+            slow_servers: config.delays.step.max(config.delays.tail) > Duration::from_millis(100),
         }
     }
 
@@ -918,17 +920,12 @@ impl Player {
     }
 
     /// Deletes what there is, in an order of the seed's; what remains must stay whole.
-    /// Gives what is left.
-    fn delete_all(
-        self: &Rc<Self>,
-        fresh: usize,
-        rest: &Rest,
-    ) -> std::result::Result<Vec<String>, Stuck> {
+    fn delete_all(self: &Rc<Self>, fresh: usize, rest: &mut Rest) -> std::result::Result<(), Stuck> {
         let mut inodes = rest.inodes.clone();
         let turn = self.schedule.config.seed as usize % inodes.len().max(1);
         inodes.rotate_left(turn);
         if !rest.missing.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         for inode in inodes {
             let Some(header) = self.header(inode.vid) else { continue };
@@ -939,20 +936,19 @@ impl Player {
             };
             self.ask(fresh, action, Phase::Fresh)?;
             for what in self.missing() {
-                let what = format!("when {} was deleted: {what}", inode.vid);
-                self.violations.borrow_mut().push(Violation { kind: Kind::Missing, what });
+                rest.missing.push(format!("when {:06x} was deleted: {what}", inode.vid));
             }
         }
         self.close_client(&self.places[fresh]);
         self.pass_time(self.world.now() + Duration::from_secs(10))?;
-        let mut left: Vec<String> =
-            self.inodes().iter().map(|inode| format!("{:06x} is not deleted", inode.vid)).collect();
+        let inodes = self.inodes().into_iter();
+        rest.left = inodes.map(|inode| format!("{:06x} is not deleted", inode.vid)).collect();
         for oid in self.world.servers().objects().into_keys().map(Oid) {
             if matches!(oid.kind(), Some(OidKind::Data | OidKind::Ledger | OidKind::Btree)) {
-                left.push(format!("{oid} is left"));
+                rest.left.push(format!("{oid} is left"));
             }
         }
-        Ok(left)
+        Ok(())
     }
 }
 

@@ -19,6 +19,7 @@ pub const SHAPES: &[Shape] = &[
     Shape { name: "turns", make: turns },
     Shape { name: "drops", make: drops },
     Shape { name: "mix", make: mix },
+    Shape { name: "hot", make: hot },
     Shape { name: "pair", make: pair },
     Shape { name: "s0", make: s0_gateway_hangs },
     Shape { name: "s1", make: s1_stalled_with_a_write },
@@ -62,6 +63,9 @@ struct Build {
     limits: u64,
     drops: u64,
     objects: u64,
+    /// Whether handles are refreshed beside other operations, which today makes a client forget
+    /// removals (s6).
+    refreshes: bool,
     /// No tag is used twice.
     own_tags: bool,
     tags: Number,
@@ -85,11 +89,17 @@ impl Build {
         };
         let objects = rng.between(1, 6);
         let schedule = Schedule { config, ops: Vec::new(), faults: Vec::new() };
-        Build { rng, schedule, limits: 0, drops: 0, objects, own_tags: false, tags: 0 }
+        Build { rng, schedule, limits: 0, drops: 0, objects, refreshes: true, own_tags: false, tags: 0 }
     }
 
     fn nodes(&mut self, nodes: usize, copies: usize) {
         (self.schedule.config.nodes, self.schedule.config.copies) = (nodes, copies);
+    }
+
+    /// What servers do that nobody can prevent is half of the time left out.
+    fn clients(&mut self, clients: usize) {
+        self.schedule.config.clients = clients;
+        self.schedule.config.hazards = self.rng.one_in(2);
     }
 
     /// An operation as it is, after everything that ended in `after`.
@@ -206,8 +216,8 @@ impl Build {
             17 => Action::Flush { name },
             18 => self.resize(name),
             19 => Action::Status { name },
-            20 => Action::Refresh { name },
-            21 => Action::Info { name },
+            20 if self.refreshes => Action::Refresh { name },
+            20 | 21 => Action::Info { name },
             22 => Action::Resize { name, sectors: self.objects * OBJECT },
             _ => Action::Snapshot { name, tag: self.tag() },
         }
@@ -330,6 +340,7 @@ fn everything(b: &mut Build, count: u64) {
 fn solo(b: &mut Build) {
     b.schedule.config.lock = b.rng.one_in(3);
     b.schedule.config.recycle = b.rng.one_in(8);
+    b.refreshes = false;
     let count = b.rng.between(8, 30);
     everything(b, count);
 }
@@ -337,6 +348,7 @@ fn solo(b: &mut Build) {
 /// One client, and gateways die.
 fn kills(b: &mut Build) {
     b.nodes(3, 3);
+    b.refreshes = false;
     let count = b.rng.between(8, 30);
     everything(b, count);
     for _ in 0..b.rng.between(1, 3) {
@@ -349,7 +361,8 @@ fn kills(b: &mut Build) {
 
 /// Clients that write in turn, each with what it has opened for it; nothing goes wrong.
 fn turns(b: &mut Build) {
-    b.schedule.config.clients = b.rng.between(2, 3) as usize;
+    let clients = b.rng.between(2, 3) as usize;
+    b.clients(clients);
     b.schedule.config.lock = b.rng.one_in(2);
     let mut last = b.create(0, Start::At(Duration::ZERO), A);
     for turn in 0..b.rng.between(2, 5) {
@@ -384,11 +397,40 @@ fn mix(b: &mut Build) {
     b.quiesce(6000, 20_000);
 }
 
+/// One client with time limits, few sectors, and gateways that stop and go on.
+fn hot(b: &mut Build) {
+    let nodes = b.rng.between(2, 3) as usize;
+    b.nodes(nodes, 1);
+    b.objects = b.rng.between(1, 3);
+    let mut last = b.begin(0, A);
+    for object in 0..b.objects {
+        last = b.then(0, last, Action::Write { name: A, at: object * OBJECT + 1, len: 1 });
+    }
+    (b.limits, b.own_tags) = (1, true);
+    let (lanes, count) = (b.rng.between(1, 3), b.rng.between(8, 24));
+    b.lanes(0, last, lanes, count, |b| {
+        let at = b.rng.below(b.objects) * OBJECT + 1;
+        match b.rng.below(12) {
+            0..=6 => Action::Write { name: A, at, len: 1 },
+            7..=8 => Action::Read { name: A, at, len: 1 },
+            9 => b.writers(A),
+            10 => Action::Discard { name: A, at: at - 1, len: OBJECT },
+            _ => b.admins(A),
+        }
+    });
+    for _ in 0..b.rng.between(1, 3) {
+        let (node, at) = (b.rng.below(nodes as u64) as usize, b.rng.ms(30, 3000));
+        let length = Some(b.rng.ms(200, 9000));
+        b.fault(Fault::Stall { node, at, length });
+    }
+    b.quiesce(14_000, 15_000);
+}
+
 /// A writer, and others who administrate; everything goes wrong.
 fn pair(b: &mut Build) {
-    b.schedule.config.clients = b.rng.between(2, 3) as usize;
+    let clients = b.rng.between(2, 3) as usize;
+    b.clients(clients);
     b.limits = b.rng.pick(&[0, 0, 4]);
-    let clients = b.schedule.config.clients;
     b.own_tags = true;
     let opened = b.begin(0, A);
     let count = b.rng.between(4, 12);
@@ -496,7 +538,7 @@ fn s3_given_up(b: &mut Build) {
     let lock = b.rng.one_in(4);
     b.schedule.config.lock = lock;
     if lock {
-        b.schedule.config.clients = 2;
+        b.clients(2);
         b.late(0, Kind::Release, 0);
         let closed = b.then(0, last, Action::Close { name: A });
         b.limit(closed, 200, 1500);
@@ -609,7 +651,7 @@ fn s5_lock_goes_on(b: &mut Build) {
     let nodes = b.rng.between(1, 2) as usize;
     b.nodes(nodes, 1);
     b.schedule.config.lock = true;
-    b.schedule.config.clients = 2;
+    b.clients(2);
     let mut last = b.begin(0, A);
     let at = b.rng.below(b.objects) * OBJECT;
     for _ in 0..b.rng.between(1, 2) {
@@ -719,7 +761,7 @@ fn s8_discard_fails(b: &mut Build) {
 
 /// Two clients snapshot one VDI, one of them or both writing sectors of their own.
 fn s9_two_snapshots(b: &mut Build) {
-    b.schedule.config.clients = 2;
+    b.clients(2);
     b.objects = b.objects.max(2);
     let opened = b.begin(0, A);
     let both = b.rng.one_in(2);
@@ -744,7 +786,7 @@ fn s9_two_snapshots(b: &mut Build) {
 
 /// A snapshot is deleted while others use it.
 fn s10_snapshot_goes(b: &mut Build) {
-    b.schedule.config.clients = 2;
+    b.clients(2);
     let mut last = b.begin(0, A);
     for object in 0..b.objects {
         last = b.then(0, last, Action::Write { name: A, at: object * OBJECT, len: 1 });
@@ -779,7 +821,7 @@ fn s10_snapshot_goes(b: &mut Build) {
 
 /// A VDI is deleted and made again while another client has it open.
 fn s11_stale_handle(b: &mut Build) {
-    b.schedule.config.clients = 2;
+    b.clients(2);
     let mut last = b.begin(0, A);
     for _ in 0..b.rng.between(0, 2) {
         let action = b.write(A);
@@ -805,7 +847,7 @@ fn s11_stale_handle(b: &mut Build) {
 
 /// Two clients write to a hypervolume in turn, without a refresh.
 fn s12_hypervolume_in_turn(b: &mut Build) {
-    b.schedule.config.clients = 2;
+    b.clients(2);
     const LARGE: u64 = 1 << (22 - 9);
     let objects = b.rng.between(2, 8);
     let sectors = objects * LARGE;
@@ -826,7 +868,7 @@ fn s12_hypervolume_in_turn(b: &mut Build) {
 
 /// One client takes a snapshot while another changes the size.
 fn s13_size_of_a_snapshot(b: &mut Build) {
-    b.schedule.config.clients = 2;
+    b.clients(2);
     let opened = b.begin(0, A);
     let here = b.then(1, opened, Action::Open { name: A });
     for tag in 0..b.rng.between(1, 2) {
@@ -840,18 +882,31 @@ fn s13_size_of_a_snapshot(b: &mut Build) {
     }
 }
 
-/// A write over several objects, and a snapshot of the same client.
+/// A write over several objects, and a snapshot of the same client. What tears it is another
+/// client's snapshot, after which some of its pieces are written again, or that it has more pieces
+/// than are written at a time.
 fn s14_torn_write(b: &mut Build) {
-    b.objects = b.objects.max(2);
+    let large = b.rng.one_in(200);
+    b.objects = if large { 35 } else { b.objects.max(2) };
+    let border = if large { OBJECT } else { b.rng.between(1, b.objects - 1) * OBJECT };
+    let len = if large { 33 * OBJECT + 2 } else { b.rng.between(2, 4) };
+    if !large {
+        b.clients(2);
+    }
     let mut last = b.begin(0, A);
-    let border = b.rng.between(1, b.objects - 1) * OBJECT;
     if b.rng.one_in(2) {
         last = b.then(0, last, Action::Write { name: A, at: border, len: 1 });
     }
-    let len = b.rng.pick(&[2, 3, OBJECT + 2]);
-    let (plus, more) = (b.rng.ms(0, 20), b.rng.ms(0, 20));
+    if !large {
+        let here = b.then(1, last, Action::Open { name: A });
+        let plus = b.rng.ms(0, 20);
+        b.later(1, here, plus, Action::Snapshot { name: A, tag: 1 });
+    }
+    let (plus, more) = (b.rng.ms(0, 20), b.rng.ms(0, 40));
     b.later(0, last, plus, Action::Write { name: A, at: border - 1, len });
     let taken = b.later(0, last, more, Action::Snapshot { name: A, tag: 0 });
     let opened = b.then(0, taken, Action::OpenSnap { name: A, which: Which::Tag(0), slot: 0 });
     b.then(0, opened, Action::ReadSnap { slot: 0, at: border - 1, len: 2 });
+    let at = border + len - 2;
+    b.then(0, opened, Action::ReadSnap { slot: 0, at, len: 1 });
 }

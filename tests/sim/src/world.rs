@@ -424,9 +424,7 @@ impl World {
     fn advance(&self, limit: Option<Duration>) -> bool {
         self.steps.set(self.steps() + 1);
         assert!(self.steps() < STEP_LIMIT, "the world does not come to rest");
-        let woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        if let Some(task) = woken {
-            self.run(task);
+        if self.run_woken() {
             return true;
         }
         let event_at = self.events.borrow().queue.peek().map(|Reverse((at, ..))| *at);
@@ -444,9 +442,21 @@ impl World {
                 self.stir(next.as_nanos() as u64);
                 self.stir(number);
                 self.handle(event);
+                self.run_woken();
             }
         }
         true
+    }
+
+    /// Runs the tasks that can run, whether there were any.
+    fn run_woken(&self) -> bool {
+        let mut ran = false;
+        loop {
+            let woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let Some(task) = woken else { return ran };
+            ran = true;
+            self.run(task);
+        }
     }
 
     /// What a blocking call does: until `ready`, or the time has come; None waits for ever. Whether

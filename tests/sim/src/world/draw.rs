@@ -9,9 +9,11 @@ pub fn mix(state: u64, value: u64) -> u64 {
     (h ^ (h >> 29)).wrapping_add(state.rotate_left(17))
 }
 
+/// Of many bytes, some.
 pub fn mix_bytes(mut state: u64, bytes: &[u8]) -> u64 {
+    const WORDS: usize = 128;
     let (words, rest) = bytes.as_chunks::<8>();
-    for word in words {
+    for word in words.iter().step_by(words.len().div_ceil(WORDS).max(1)) {
         state = mix(state, u64::from_le_bytes(*word));
     }
     let mut last = [0; 8];

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -73,9 +74,8 @@ pub(super) struct Stream {
     /// On their way to the client, and when they get there.
     coming: VecDeque<(Duration, Coming)>,
     deliver_due: bool,
-    /// In the client's kernel; of the first, how many bytes are taken.
-    pieces: VecDeque<Vec<u8>>,
-    taken: usize,
+    /// In the client's kernel.
+    pieces: VecDeque<Piece>,
     /// When the client was told of the end, by FIN or RST.
     end_seen: Option<Duration>,
     made: u64,
@@ -100,9 +100,15 @@ enum Server {
 }
 
 enum Coming {
-    Bytes(Vec<u8>),
+    Piece(Piece),
     /// FIN, or RST.
     End(Option<ErrorKind>),
+}
+
+/// A part of what a server sent.
+struct Piece {
+    bytes: Rc<Vec<u8>>,
+    range: Range<usize>,
 }
 
 /// A request that is wholly sent.
@@ -174,7 +180,6 @@ impl World {
             coming: VecDeque::new(),
             deliver_due: false,
             pieces: VecDeque::new(),
-            taken: 0,
             end_seen: None,
             made: 0,
         });
@@ -249,17 +254,15 @@ impl World {
         'all: for part in into {
             let mut part: &mut [u8] = part;
             while !part.is_empty() {
-                let Some(piece) = stream.pieces.front() else { break 'all };
-                let rest = &piece[stream.taken..];
-                let n = rest.len().min(part.len());
+                let Some(piece) = stream.pieces.front_mut() else { break 'all };
+                let n = piece.range.len().min(part.len());
                 let (now, later) = part.split_at_mut(n);
-                now.copy_from_slice(&rest[..n]);
+                now.copy_from_slice(&piece.bytes[piece.range.start..][..n]);
                 part = later;
                 total += n;
-                stream.taken += n;
-                if stream.taken == piece.len() {
+                piece.range.start += n;
+                if piece.range.is_empty() {
                     stream.pieces.pop_front();
-                    stream.taken = 0;
                 }
             }
         }
@@ -291,7 +294,6 @@ impl World {
             stream.state = State::Closed;
             stream.coming.clear();
             stream.pieces.clear();
-            stream.taken = 0;
             self.trace(|| format!("client {} closes #{id}", stream.client));
         }
     }
@@ -386,9 +388,9 @@ impl World {
             && *at <= self.now()
         {
             match stream.coming.pop_front() {
-                Some((_, Coming::Bytes(bytes))) => {
-                    self.stir(bytes.len() as u64);
-                    stream.pieces.push_back(bytes);
+                Some((_, Coming::Piece(piece))) => {
+                    self.stir(piece.range.len() as u64);
+                    stream.pieces.push_back(piece);
                 }
                 Some((_, Coming::End(kind))) => {
                     self.trace(|| format!("client {} sees #{id} end", stream.client));
@@ -624,13 +626,13 @@ impl World {
             }
             if let Some(world) = me.upgrade() {
                 world.over(number);
-                world.answer(id, name, response, &payload, plan.cut == Some(When::AfterExecuted));
+                world.answer(id, name, response, payload, plan.cut == Some(When::AfterExecuted));
             }
         };
         self.spawn(node, name, Some(Rc::new(origin)), Box::pin(task));
     }
 
-    fn answer(&self, id: StreamId, name: u64, mut response: Response, payload: &[u8], cut: bool) {
+    fn answer(&self, id: StreamId, name: u64, mut response: Response, payload: Vec<u8>, cut: bool) {
         response.data_length = (payload.len() as u32).into();
         let mut streams = self.streams.borrow_mut();
         let stream = &mut streams[id];
@@ -642,7 +644,7 @@ impl World {
             let lost = if cut || stream.server != Server::Open { " (lost)" } else { "" };
             format!("client {client} <- node {node} #{id}: {opcode}: {result}{lost}")
         });
-        self.stir(mix(mix_bytes(name, payload), response.result.get().into()));
+        self.stir(mix(mix_bytes(name, &payload), response.result.get().into()));
         match stream.server {
             Server::Open if cut => self.cut(id, stream),
             Server::Open => {
@@ -654,28 +656,38 @@ impl World {
         }
     }
 
-    /// Sends an answer, in up to three pieces.
+    /// Sends an answer in some pieces.
     fn reply(
         &self,
         id: StreamId,
         stream: &mut Stream,
         name: u64,
         response: &Response,
-        payload: &[u8],
+        payload: Vec<u8>,
     ) {
-        let mut bytes = Vec::with_capacity(HEADER_LEN + payload.len());
-        bytes.extend_from_slice(response.as_bytes());
-        bytes.extend_from_slice(payload);
-        for purpose in ["first piece", "second piece", "last piece"] {
-            let h = draw::number(self.seed, name, purpose);
-            let whole = purpose == "last piece" || h & 3 != 0;
-            let at = if whole { bytes.len() } else { (h >> 2) as usize % bytes.len() + 1 };
-            let rest = bytes.split_off(at);
-            let delay = self.draw(name, purpose, self.delays.network);
-            self.push(id, stream, Coming::Bytes(bytes), delay);
-            bytes = rest;
-            if bytes.is_empty() {
-                return;
+        const SMALL: usize = 16 << 10;
+        let mut head = response.as_bytes().to_vec();
+        let mut parts = Vec::with_capacity(2);
+        if payload.len() <= SMALL {
+            head.extend_from_slice(&payload);
+            parts.push(head);
+        } else {
+            parts.extend([head, payload]);
+        }
+        let mut delay = Duration::ZERO;
+        for (at, bytes) in parts.into_iter().enumerate() {
+            let name = mix(name, at as u64);
+            let h = draw::number(self.seed, name, "is cut");
+            let len = bytes.len();
+            let cut = if h & 1 == 0 { 0 } else { (h >> 1) as usize % len };
+            let bytes = Rc::new(bytes);
+            for range in [0..cut, cut..len] {
+                if !range.is_empty() {
+                    let name = mix(name, range.start as u64);
+                    delay += self.draw(name, "to the client", self.delays.network);
+                    let piece = Piece { bytes: bytes.clone(), range };
+                    self.push(id, stream, Coming::Piece(piece), delay);
+                }
             }
         }
     }
