@@ -82,6 +82,11 @@ pub fn in_use() -> Error {
     Error::Server { opcode: op::NEW_VDI, result: SdResult::VDI_EXIST }
 }
 
+/// What a server says where a name has no such snapshot.
+pub fn no_tag() -> Error {
+    Error::Server { opcode: op::GET_VDI_INFO, result: SdResult::NO_TAG }
+}
+
 /// What a server says where a name has no working VDI.
 pub fn no_vdi() -> Error {
     Error::Server { opcode: op::GET_VDI_INFO, result: SdResult::NO_VDI }
@@ -340,7 +345,7 @@ pub async fn read_bitmap(cluster: &Cluster, op: &Op, opcode: u8) -> Result<Vec<u
 /// snapshot that is being deleted is none any more.
 pub fn check(header: &InodeHeader, vid: Vid, name: &Name, which: &Which) -> Result<()> {
     if is_doomed(header) {
-        return Err(Error::Refused(Refusal::NoVdi));
+        return Err(no_tag());
     }
     check_any(header, vid, name, which)
 }

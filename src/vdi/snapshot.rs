@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sheepdog_proto::header::VdiArm;
 use sheepdog_proto::inode::{STORE_ARRAY, TAG_OFFSET, VDI_SIZE_OFFSET};
-use sheepdog_proto::{InodeHeader, MAX_COPIES, SdResult, Vid, field_text, op};
+use sheepdog_proto::{InodeHeader, MAX_COPIES, SdResult, Vid, field_text};
 
 use super::inode::{self, Name, Which, answered};
 use super::{Client, Opened, Vdi, list};
@@ -14,10 +14,6 @@ use crate::exec::{join, lock};
 
 /// How often a snapshot is begun again because another client's came before.
 const MAX_ATTEMPTS: usize = 10;
-
-fn no_tag() -> Error {
-    Error::Server { opcode: op::GET_VDI_INFO, result: SdResult::NO_TAG }
-}
 
 impl Client {
     /// Makes what `vdi` holds now a snapshot with `tag`; `vdi` goes on as the working VDI. Returns
@@ -139,7 +135,7 @@ impl Client {
         let which = Which::snap_id(header.snap_id.get());
         inode::check(&header, vid, &name, &which)?;
         if !header.is_snapshot() {
-            return Err(no_tag());
+            return Err(inode::no_tag());
         }
         *lock(&self.open).snapshots.entry(vid).or_default() += 1;
         Ok(Arc::new(Vdi::new(self, name, which, header, vid, None)))
@@ -170,7 +166,7 @@ impl Client {
         }
         // Never the working VDI, whatever a server finds under a tag or an id.
         if !inode::read_header(&self.cluster, op, vid).await?.is_snapshot() {
-            return Err(no_tag());
+            return Err(inode::no_tag());
         }
         self.delete_found(op, &name, &which, vid).await
     }
@@ -223,7 +219,7 @@ impl Client {
                 Some(_) => self.put_back(op, name, new, &made).await?,
                 None => self.delete_found(op, name, &Which::WORKING, new).await?,
             }
-            return Err(no_tag());
+            return Err(inode::no_tag());
         }
         if let Some(vdi) = &open {
             vdi.switch_to(cluster, op, new).await?;
@@ -276,7 +272,7 @@ impl Client {
         if base.is_deleted() || inode::is_doomed(&base) {
             // Nothing says how much of it was left.
             self.delete_found(op, &name, &Which::WORKING, new).await?;
-            return Err(no_tag());
+            return Err(inode::no_tag());
         }
         Ok(())
     }

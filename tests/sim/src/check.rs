@@ -81,7 +81,11 @@ pub enum Seen {
     Sectors(Vec<(u64, Value)>),
     Vid(u32),
     /// An opened snapshot, or what info says: size in sectors.
-    Info { vid: u32, sectors: u64, tag: Option<Number> },
+    Info {
+        vid: u32,
+        sectors: u64,
+        tag: Option<Number>,
+    },
     Names(Vec<Number>),
     Snapshots(Vec<Of>),
     /// Whose value it is; None: there is no such attribute.
@@ -256,7 +260,9 @@ enum Register {
 impl Register {
     fn name(&self) -> Number {
         match *self {
-            Register::Sector(name, _) | Register::Size(name) | Register::Attr(name, _)
+            Register::Sector(name, _)
+            | Register::Size(name)
+            | Register::Attr(name, _)
             | Register::Name(name) => name,
         }
     }
@@ -296,9 +302,11 @@ impl<'a> Judge<'a> {
     fn new(records: &'a [Record], frame: Frame) -> Judge<'a> {
         let by_id = records.iter().enumerate().map(|(i, record)| (record.id, i)).collect();
         let taken = records.iter().enumerate().filter_map(|(i, record)| match record {
-            Record { action: Action::Snapshot { .. }, outcome: Outcome::Done(Seen::Vid(vid)), .. } => {
-                Some((*vid, i))
-            }
+            Record {
+                action: Action::Snapshot { .. },
+                outcome: Outcome::Done(Seen::Vid(vid)),
+                ..
+            } => Some((*vid, i)),
             _ => None,
         });
         let taken = taken.collect();
@@ -333,7 +341,8 @@ impl<'a> Judge<'a> {
     fn effect(&self, record: &Record, register: Register) -> Option<Held> {
         use Action::*;
         let never = !record.is_done() && record.is_definite() && !self.frame.faults;
-        if never || record.outcome == Outcome::Skipped || record.working() != Some(register.name()) {
+        if never || record.outcome == Outcome::Skipped || record.working() != Some(register.name())
+        {
             return None;
         }
         let copied = || record.of.map(|of| Held::CopyOf(of.vid));
@@ -357,7 +366,9 @@ impl<'a> Judge<'a> {
                 _ => None,
             },
             Register::Attr(_, wanted) => match record.action {
-                SetAttr { key, .. } if key == wanted => Some(Held::Number(u64::from(record.id) + 1)),
+                SetAttr { key, .. } if key == wanted => {
+                    Some(Held::Number(u64::from(record.id) + 1))
+                }
                 DelAttr { key, .. } if key == wanted => Some(Held::Number(0)),
                 _ => None,
             },
@@ -600,7 +611,11 @@ impl<'a> Judge<'a> {
                 {
                     let (size, look) = (Held::Number(*sectors), self.look_of_snapshot(taken));
                     if !self.allows(Register::Size(of.name), size, look, 0) {
-                        let what = format!("{}: snapshot {} has {sectors} sectors", text(record), taken.id);
+                        let what = format!(
+                            "{}: snapshot {} has {sectors} sectors",
+                            text(record),
+                            taken.id
+                        );
                         self.fail(Kind::Size, what);
                     }
                 }
@@ -616,7 +631,8 @@ impl<'a> Judge<'a> {
                     }
                     Some((other, before)) => {
                         let other = text(&self.records[*other]);
-                        let what = format!("sector {sector} held {before} ({other}), and now {value}");
+                        let what =
+                            format!("sector {sector} held {before} ({other}), and now {value}");
                         self.fail(Kind::Snapshot, format!("{}: {what}", text(record)));
                     }
                 }
@@ -726,9 +742,8 @@ impl<'a> Judge<'a> {
             if self.may_be_deleted(record, name, tag) {
                 continue;
             }
-            let of_tag = |inode: &&Inode| {
-                inode.is_snapshot && inode.name == name && inode.tag == Some(tag)
-            };
+            let of_tag =
+                |inode: &&Inode| inode.is_snapshot && inode.name == name && inode.tag == Some(tag);
             let all: Vec<u32> = rest.inodes.iter().filter(of_tag).map(|inode| inode.vid).collect();
             if !all.contains(&vid) {
                 let what = format!("{}: {vid:06x} is no snapshot t{tag}", text(record));
@@ -846,8 +861,7 @@ impl<'a> Judge<'a> {
 
     fn name(&mut self, record: &Record, name: Number, here: bool, look: Look) {
         let number = Held::Number(u64::from(here));
-        if !self.never_made(name, here, look)
-            && !self.allows(Register::Name(name), number, look, 0)
+        if !self.never_made(name, here, look) && !self.allows(Register::Name(name), number, look, 0)
         {
             let what = if here { "is there" } else { "is not there" };
             let letter = (b'a' + name) as char;

@@ -77,9 +77,9 @@ impl Lamb {
         command.args(["--listen", "127.0.0.1:0", "--mimic-1.0"]).arg(&store);
         let mut child = command.stdout(Stdio::piped()).spawn().expect("LAMB can be started");
         let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let addresses = lines.map_while(Result::ok).filter_map(|line| {
-            line.strip_prefix("lamb: listening on ").map(str::to_owned)
-        });
+        let addresses = lines
+            .map_while(Result::ok)
+            .filter_map(|line| line.strip_prefix("lamb: listening on ").map(str::to_owned));
         let address = addresses.filter(|a| !a.contains('/')).next().expect("it listens");
         Lamb { child, address, store }
     }
@@ -247,19 +247,29 @@ impl Round {
         let arm = match request.opcode {
             0x11..=0x14 | op::DEL_VDI | op::GET_VDI_ATTR => format!(
                 "base {:06x} snapid {} size {:#x} copies {} policy {} shift {} type {}",
-                arm.base_vdi_id.get(), arm.snapid.get(), arm.vdi_size.get(), arm.copies,
-                arm.store_policy, arm.block_size_shift, arm.lock_type.get(),
+                arm.base_vdi_id.get(),
+                arm.snapid.get(),
+                arm.vdi_size.get(),
+                arm.copies,
+                arm.store_policy,
+                arm.block_size_shift,
+                arm.lock_type.get(),
             ),
             _ => format!(
                 "{:016x} cow {:016x} offset {}",
-                object.oid.get(), object.cow_oid.get(), object.offset.get()
+                object.oid.get(),
+                object.cow_oid.get(),
+                object.offset.get()
             ),
         };
         let start = &exchange.1[..exchange.1.len().min(16)];
         let (name, flags) = (op::name(request.opcode), request.flags.get());
         format!(
             "seed {} request {} at {gateway}: {name} flags {flags:#x} {arm}; {} bytes: {}: {what}",
-            self.seed, self.count, request.data_length.get(), start.escape_ascii()
+            self.seed,
+            self.count,
+            request.data_length.get(),
+            start.escape_ascii()
         )
     }
 
@@ -309,8 +319,16 @@ fn exchange_with(socket: &mut TcpStream, (request, payload): &Exchange) -> std::
 fn reads_only(opcode: u8) -> bool {
     use op::*;
     let changing = [
-        CREATE_AND_WRITE_OBJ, WRITE_OBJ, REMOVE_OBJ, DISCARD_OBJ, NEW_VDI, DEL_VDI, LOCK_VDI,
-        RELEASE_VDI, GET_VDI_ATTR, MAKE_FS,
+        CREATE_AND_WRITE_OBJ,
+        WRITE_OBJ,
+        REMOVE_OBJ,
+        DISCARD_OBJ,
+        NEW_VDI,
+        DEL_VDI,
+        LOCK_VDI,
+        RELEASE_VDI,
+        GET_VDI_ATTR,
+        MAKE_FS,
     ];
     !changing.contains(&opcode)
 }
@@ -330,7 +348,8 @@ fn difference(exchange: &Exchange, model: &Reply, real: &Reply) -> Option<String
     };
     let with_vdi = [op::NEW_VDI, op::DEL_VDI, op::GET_VDI_INFO, op::LOCK_VDI, op::GET_VDI_ATTR];
     let told = model.0.result().is_success()
-        || (request.opcode == op::GET_VDI_ATTR && model.0.result() != SdResult::NO_VDI
+        || (request.opcode == op::GET_VDI_ATTR
+            && model.0.result() != SdResult::NO_VDI
             && model.0.result() != SdResult::NO_TAG);
     if with_vdi.contains(&request.opcode) && told && vdi(&model.0) != vdi(&real.0) {
         return Some(format!("{:x?}, server {:x?}", vdi(&model.0), vdi(&real.0)));
@@ -709,8 +728,7 @@ fn write(oid: Oid, offset: u32, data: Vec<u8>) -> Exchange {
 }
 
 fn create(oid: Oid, cow: Option<Oid>, offset: u32, data: Vec<u8>) -> Exchange {
-    let (mut request, payload) =
-        written(op::CREATE_AND_WRITE_OBJ, object(oid, cow, offset), data);
+    let (mut request, payload) = written(op::CREATE_AND_WRITE_OBJ, object(oid, cow, offset), data);
     let flags = request.flags.get() | op::FLAG_WRITE;
     request.flags = (flags | if cow.is_some() { op::FLAG_COW } else { 0 }).into();
     (request, payload)

@@ -54,7 +54,10 @@ impl Sparse {
     }
 
     /// The sectors that a range touches and that are not all zero, with where they begin.
-    pub fn sectors(&self, range: Range<u64>) -> impl Iterator<Item = (u64, &[u8; SECTOR as usize])> {
+    pub fn sectors(
+        &self,
+        range: Range<u64>,
+    ) -> impl Iterator<Item = (u64, &[u8; SECTOR as usize])> {
         let numbers = (range.start / SECTOR) as u32..range.end.div_ceil(SECTOR) as u32;
         let numbers = if range.is_empty() { 0..0 } else { numbers };
         self.0.range(numbers).map(|(&number, sector)| (u64::from(number) * SECTOR, &**sector))
@@ -62,9 +65,13 @@ impl Sparse {
 
     /// The nonzero words of an aligned range, with their places.
     pub fn words(&self, range: Range<u64>) -> impl Iterator<Item = (u64, u32)> {
-        self.sectors(range.clone()).flat_map(|(start, sector)| {
-            (start..).step_by(4).zip(sector.as_chunks::<4>().0.iter().map(|w| u32::from_le_bytes(*w)))
-        }).filter(move |(at, word)| range.contains(at) && *word != 0)
+        self.sectors(range.clone())
+            .flat_map(|(start, sector)| {
+                (start..)
+                    .step_by(4)
+                    .zip(sector.as_chunks::<4>().0.iter().map(|w| u32::from_le_bytes(*w)))
+            })
+            .filter(move |(at, word)| range.contains(at) && *word != 0)
     }
 
     pub fn word(&self, offset: u64) -> u32 {

@@ -343,7 +343,8 @@ impl Cluster {
         let header = header(&inode);
         let size = header.vdi_size.get();
         let shift = u32::from(header.block_size_shift.min(63));
-        let count = object_count(size, shift as u8).min(u64::from(sheepdog_proto::MAX_DATA_OBJECTS));
+        let count =
+            object_count(size, shift as u8).min(u64::from(sheepdog_proto::MAX_DATA_OBJECTS));
         let end = u64::from(map_entry_offset(count as u32));
         let empty = inode.words(MAP..end).next().is_none();
         // The inode of a VDI with objects stays as it is, but is not listed any more (4.11).
@@ -373,7 +374,9 @@ impl Cluster {
                 child || vdis.get(&member).is_some_and(|member| member.parent == **vid)
             });
             let related: Vec<u32> = related.map(|(vid, _)| *vid).collect();
-            family.extend(related.into_iter().filter(|vid| !family.contains(vid)).collect::<Vec<_>>());
+            family.extend(
+                related.into_iter().filter(|vid| !family.contains(vid)).collect::<Vec<_>>(),
+            );
         }
         let mut deleted = self.deleted.borrow_mut();
         if family.iter().all(|vid| deleted.contains(vid)) {
@@ -411,7 +414,8 @@ impl Cluster {
         payload: &[u8],
         reply: &mut VdiReply,
     ) -> Answer<()> {
-        let (key, _) = AttrHeader::read_from_prefix(payload).map_err(|_| SdResult::INVALID_PARMS)?;
+        let (key, _) =
+            AttrHeader::read_from_prefix(payload).map_err(|_| SdResult::INVALID_PARMS)?;
         let (name, tag) = (field_text(&key.name), field_text(&key.tag));
         let snapid = request.vdi().snapid.get();
         let Found::Vid(vid) = self.look_up(gateway, name, tag, snapid).await? else {
@@ -478,10 +482,13 @@ fn lock(lock: &mut Lock, gateway: NodeId, kind: u32) -> Answer<()> {
         }
         (Lock::Shared(list), op::LOCK_SHARED) if list.iter().all(|(node, _)| *node != gateway) => {
             let modified = list.iter().any(|(_, state)| *state == Participant::Modified);
-            list.push((gateway, match modified {
-                true => Participant::Invalidated,
-                false => Participant::Shared,
-            }));
+            list.push((
+                gateway,
+                match modified {
+                    true => Participant::Invalidated,
+                    false => Participant::Shared,
+                },
+            ));
         }
         _ => return Err(SdResult::VDI_LOCKED),
     }
