@@ -198,9 +198,7 @@ impl Cluster {
         let mut response = Response::default();
         let mut data = Vec::new();
         let result = match self.check(&request) {
-            Ok(()) => {
-                self.dispatch(gateway, &request, payload, &mut response.arm, &mut data).await
-            }
+            Ok(()) => self.dispatch(gateway, &request, payload, &mut response.arm, &mut data).await,
             refused => refused,
         };
         let result = result.err().unwrap_or(SdResult::SUCCESS);

@@ -58,7 +58,9 @@ impl Cluster {
         }
         let bytes = self.ask(gateway, oid, PeerOp::Read).await?;
         let header = u64::from(offset) < SNAP_CTIME.end;
-        if oid.kind() == Some(OidKind::Inode) && header && !bytes.read(520, 8).iter().all(|b| *b == 0)
+        if oid.kind() == Some(OidKind::Inode)
+            && header
+            && !bytes.read(520, 8).iter().all(|b| *b == 0)
         {
             let seen = (request.epoch.get(), oid.vid().get());
             self.seen_frozen.borrow_mut().insert(seen);
@@ -107,7 +109,11 @@ impl Cluster {
     }
 
     /// A map update to 0, and the object itself goes at once (4.7).
-    async fn discard_object(self: &Rc<Self>, gateway: NodeId, request: &Request) -> Answer<Vec<u8>> {
+    async fn discard_object(
+        self: &Rc<Self>,
+        gateway: NodeId,
+        request: &Request,
+    ) -> Answer<Vec<u8>> {
         let oid = Oid(request.obj().oid.get());
         let inode = self.ask(gateway, oid.vid().inode(), PeerOp::Read).await?;
         let offset = map_entry_offset(oid.index());
@@ -232,10 +238,12 @@ impl Cluster {
         Some(turns.take().await)
     }
 
-    /// The inode was changed through this gateway: the others' copies are outdated (4.10).
+    /// The inode was changed through this gateway: where it takes part in the lock, the others'
+    /// copies are outdated (4.10).
     fn invalidate(&self, gateway: NodeId, vid: Vid) {
         if let Some(vdi) = self.vdis.borrow_mut().get_mut(&vid.get())
             && let Lock::Shared(list) = &mut vdi.lock
+            && list.iter().any(|(node, _)| *node == gateway)
         {
             for (node, state) in list {
                 let own = *node == gateway;

@@ -19,14 +19,20 @@ use crate::host::NodeId;
 pub enum PeerOp {
     /// All there is of it.
     Read,
-    Write { offset: u64, data: Rc<[u8]> },
+    Write {
+        offset: u64,
+        data: Rc<[u8]>,
+    },
     /// The object holds this and nothing else, whether it existed or not.
     Create(Sparse),
     /// As `Create`, of an object that exists.
     Replace(Sparse),
     Remove,
     /// Takes a reference back in the ledger of this data object (3.7).
-    Release { generation: i32, count: i32 },
+    Release {
+        generation: i32,
+        count: i32,
+    },
 }
 
 /// What became of one holder's part.
@@ -93,7 +99,12 @@ impl Drop for Creating {
 
 impl Cluster {
     /// Has an operation carried out, again and again while the epoch rises beneath it.
-    pub(super) async fn ask(self: &Rc<Self>, gateway: NodeId, oid: Oid, op: PeerOp) -> Answer<Sparse> {
+    pub(super) async fn ask(
+        self: &Rc<Self>,
+        gateway: NodeId,
+        oid: Oid,
+        op: PeerOp,
+    ) -> Answer<Sparse> {
         loop {
             match self.ask_once(gateway, oid, op.clone()).await {
                 Err(SdResult::OLD_NODE_VER) => self.next_epoch(gateway).await,
@@ -169,7 +180,7 @@ impl Cluster {
                 objects.remove(&oid).ok_or(SdResult::NO_OBJ)?;
             }
             PeerOp::Release { generation, count } => {
-                let book = objects.entry(oid.ledger()).or_insert_with(ledger::new);
+                let book = objects.entry(oid.ledger()).or_insert_with(ledger::of_a_new_object);
                 ledger::release(book, *generation, *count);
                 if book.is_zero() {
                     objects.remove(&oid.ledger());

@@ -6,9 +6,11 @@ use std::rc::Rc;
 
 pub const SECTOR: u64 = 512;
 
-/// Bytes of which most are zero; a copy shares its sectors.
+/// Bytes of which most are zero; a copy costs nothing until one of them changes.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub struct Sparse(BTreeMap<u32, Rc<[u8; SECTOR as usize]>>);
+pub struct Sparse(Rc<BTreeMap<u32, Sector>>);
+
+type Sector = Rc<[u8; SECTOR as usize]>;
 
 impl Sparse {
     pub fn read(&self, offset: u64, len: u64) -> Vec<u8> {
@@ -37,10 +39,11 @@ impl Sparse {
         if zero && !self.0.contains_key(&number) {
             return;
         }
-        let sector = self.0.entry(number).or_insert_with(|| Rc::new([0; SECTOR as usize]));
+        let sectors = Rc::make_mut(&mut self.0);
+        let sector = sectors.entry(number).or_insert_with(|| Rc::new([0; SECTOR as usize]));
         Rc::make_mut(sector)[within..within + part.len()].copy_from_slice(part);
         if zero && sector.iter().all(|&byte| byte == 0) {
-            self.0.remove(&number);
+            sectors.remove(&number);
         }
     }
 
@@ -54,7 +57,10 @@ impl Sparse {
     }
 
     /// The sectors that a range touches and that are not all zero, with where they begin.
-    pub fn sectors(&self, range: Range<u64>) -> impl Iterator<Item = (u64, &[u8; SECTOR as usize])> {
+    pub fn sectors(
+        &self,
+        range: Range<u64>,
+    ) -> impl Iterator<Item = (u64, &[u8; SECTOR as usize])> {
         let numbers = (range.start / SECTOR) as u32..range.end.div_ceil(SECTOR) as u32;
         let numbers = if range.is_empty() { 0..0 } else { numbers };
         self.0.range(numbers).map(|(&number, sector)| (u64::from(number) * SECTOR, &**sector))
@@ -62,9 +68,13 @@ impl Sparse {
 
     /// The nonzero words of an aligned range, with their places.
     pub fn words(&self, range: Range<u64>) -> impl Iterator<Item = (u64, u32)> {
-        self.sectors(range.clone()).flat_map(|(start, sector)| {
-            (start..).step_by(4).zip(sector.as_chunks::<4>().0.iter().map(|w| u32::from_le_bytes(*w)))
-        }).filter(move |(at, word)| range.contains(at) && *word != 0)
+        self.sectors(range.clone())
+            .flat_map(|(start, sector)| {
+                (start..)
+                    .step_by(4)
+                    .zip(sector.as_chunks::<4>().0.iter().map(|w| u32::from_le_bytes(*w)))
+            })
+            .filter(move |(at, word)| range.contains(at) && *word != 0)
     }
 
     pub fn word(&self, offset: u64) -> u32 {

@@ -216,7 +216,7 @@ impl Cluster {
         // a working VDI in the store.
         let frozen = current.unwrap_or(base);
         let parent = if frozen == 0 { newest } else { frozen };
-        self.vdis.borrow_mut().insert(vid, Known { parent, ..known });
+        self.add(vid, Known { parent, ..known });
         if frozen != 0 {
             self.freeze(gateway, frozen);
         }
@@ -256,6 +256,13 @@ impl Cluster {
         }
         let shift = if arm.block_size_shift == 0 { config.shift } else { arm.block_size_shift };
         Known { copies, copy_policy, shift, ..Default::default() }
+    }
+
+    /// A VDI that was known before, though it did not exist, keeps its parent and its lock.
+    fn add(&self, vid: u32, known: Known) {
+        let mut vdi = self.known(vid);
+        let parent = if known.parent == 0 { vdi.parent } else { known.parent };
+        *vdi = Known { parent, lock: std::mem::take(&mut vdi.lock), ..known };
     }
 
     /// What is known of a VDI; of one that does not exist, what is usual in the cluster.
@@ -343,7 +350,8 @@ impl Cluster {
         let header = header(&inode);
         let size = header.vdi_size.get();
         let shift = u32::from(header.block_size_shift.min(63));
-        let count = object_count(size, shift as u8).min(u64::from(sheepdog_proto::MAX_DATA_OBJECTS));
+        let count =
+            object_count(size, shift as u8).min(u64::from(sheepdog_proto::MAX_DATA_OBJECTS));
         let end = u64::from(map_entry_offset(count as u32));
         let empty = inode.words(MAP..end).next().is_none();
         // The inode of a VDI with objects stays as it is, but is not listed any more (4.11).
@@ -373,7 +381,9 @@ impl Cluster {
                 child || vdis.get(&member).is_some_and(|member| member.parent == **vid)
             });
             let related: Vec<u32> = related.map(|(vid, _)| *vid).collect();
-            family.extend(related.into_iter().filter(|vid| !family.contains(vid)).collect::<Vec<_>>());
+            family.extend(
+                related.into_iter().filter(|vid| !family.contains(vid)).collect::<Vec<_>>(),
+            );
         }
         let mut deleted = self.deleted.borrow_mut();
         if family.iter().all(|vid| deleted.contains(vid)) {
@@ -411,7 +421,8 @@ impl Cluster {
         payload: &[u8],
         reply: &mut VdiReply,
     ) -> Answer<()> {
-        let (key, _) = AttrHeader::read_from_prefix(payload).map_err(|_| SdResult::INVALID_PARMS)?;
+        let (key, _) =
+            AttrHeader::read_from_prefix(payload).map_err(|_| SdResult::INVALID_PARMS)?;
         let (name, tag) = (field_text(&key.name), field_text(&key.tag));
         let snapid = request.vdi().snapid.get();
         let Found::Vid(vid) = self.look_up(gateway, name, tag, snapid).await? else {
@@ -422,24 +433,14 @@ impl Cluster {
         let missed = header.is_snapshot() && tag.is_empty() && snapid == 0;
         let ctime = if missed { U64::ZERO } else { header.create_time };
         reply.vdi_id = hash::vid_of_name(name).get().into();
-        reply.copies = self.vdis.borrow().get(&vid).map_or(0, |vdi| vdi.copies);
+        reply.copies = self.copies_of(key.oid(0));
 
         let flag = |flag| request.flags.get() & flag != 0;
         let create = flag(op::FLAG_ATTR_CREAT);
-        let probe = !create || flag(op::FLAG_ATTR_EXCL);
-        let mut id = key.first_id();
-        let mut found = false;
-        while probe {
-            match self.ask(gateway, key.oid(id), PeerOp::Read).await {
-                Ok(stored) if same_key(&stored, &key) => {
-                    found = true;
-                    break;
-                }
-                Ok(_) => id = id.wrapping_add(1),
-                Err(SdResult::NO_OBJ) => break,
-                Err(error) => return Err(error),
-            }
-        }
+        let (id, found) = match create && !flag(op::FLAG_ATTR_EXCL) {
+            true => (key.first_id(), false),
+            false => self.probe(gateway, &key).await?,
+        };
         reply.attr_id = id.into();
         let oid = key.oid(id);
         match (found, create) {
@@ -456,6 +457,19 @@ impl Cluster {
                 self.ask(gateway, oid, PeerOp::Write { offset: 0, data }).await.map(|_| ())
             }
             (true, false) => Ok(()),
+        }
+    }
+
+    /// Where an attribute is, or where there is none any more (3.8).
+    async fn probe(self: &Rc<Self>, gateway: NodeId, key: &AttrHeader) -> Answer<(u32, bool)> {
+        let mut id = key.first_id();
+        loop {
+            match self.ask(gateway, key.oid(id), PeerOp::Read).await {
+                Ok(stored) if same_key(&stored, key) => return Ok((id, true)),
+                Ok(_) => id = id.wrapping_add(1),
+                Err(SdResult::NO_OBJ) => return Ok((id, false)),
+                Err(error) => return Err(error),
+            }
         }
     }
 }
@@ -478,10 +492,13 @@ fn lock(lock: &mut Lock, gateway: NodeId, kind: u32) -> Answer<()> {
         }
         (Lock::Shared(list), op::LOCK_SHARED) if list.iter().all(|(node, _)| *node != gateway) => {
             let modified = list.iter().any(|(_, state)| *state == Participant::Modified);
-            list.push((gateway, match modified {
-                true => Participant::Invalidated,
-                false => Participant::Shared,
-            }));
+            list.push((
+                gateway,
+                match modified {
+                    true => Participant::Invalidated,
+                    false => Participant::Shared,
+                },
+            ));
         }
         _ => return Err(SdResult::VDI_LOCKED),
     }
