@@ -623,7 +623,8 @@ impl World {
             let result = response.result().name().unwrap_or("another result");
             let (node, client) = (stream.node, stream.client);
             let opcode = op::name(response.opcode);
-            let lost = if cut || stream.server != Server::Open { " (lost)" } else { "" };
+            let closed = matches!(stream.state, State::Closed);
+            let lost = if cut || closed || stream.server != Server::Open { " (lost)" } else { "" };
             format!("client {client} <- node {node} #{id}: {opcode}: {result}{lost}")
         });
         self.stir(mix(mix_bytes(name, &payload), response.result.get().into()));
