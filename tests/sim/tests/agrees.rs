@@ -79,10 +79,10 @@ impl Lamb {
         command.args(["--listen", "127.0.0.1:0", "--mimic-1.0"]).arg(&store);
         let mut child = command.stdout(Stdio::piped()).spawn().expect("LAMB can be started");
         let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let addresses = lines
+        let mut addresses = lines
             .map_while(Result::ok)
             .filter_map(|line| line.strip_prefix("lamb: listening on ").map(str::to_owned));
-        let address = addresses.filter(|a| !a.contains('/')).next().expect("it listens");
+        let address = addresses.find(|a| !a.contains('/')).expect("it listens");
         Lamb { child, address, store }
     }
 }
