@@ -337,6 +337,12 @@ impl World {
             let mut streams = self.streams.borrow_mut();
             let stream = &mut streams[id];
             stream.arrive_due = false;
+            if stream.server == Server::Closed {
+                // Sent before the client saw the end.
+                stream.sent.clear();
+                stream.requests_len = 0;
+                stream.requests.drain(..).for_each(|lost| self.over(lost.number));
+            }
             if stream.silent.is_some() || stream.server == Server::Closed {
                 return;
             }
