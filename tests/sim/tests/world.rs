@@ -175,6 +175,22 @@ fn a_killed_gateway_is_missed_and_another_takes_over() {
 }
 
 #[test]
+fn a_cluster_that_died_as_a_whole_comes_back() {
+    for restart in [ms(20), s(2)] {
+        let kill = |node| Fault::Kill { node, at: ms(20), restart: Some(restart) };
+        let world = world(1, 2, &[kill(0), kill(1)]);
+        let _entered = world.enter();
+        let client = client(&world, 0);
+        let vdi = open(&client);
+        while world.now() < ms(20) && world.step() {}
+        write(&client, &vdi, 0, 1).unwrap();
+        assert_eq!(read(&client, &vdi, 0).unwrap(), 1);
+        close(&client);
+        settle(&world);
+    }
+}
+
+#[test]
 fn a_partition_is_found_out_after_twenty_seconds() {
     let part = |length| Fault::Partition { client: 0, node: 0, at: ms(30), length };
     let long = with_fault(2, part(s(60)));
