@@ -9,6 +9,8 @@
 
 // The core's own unit tests are for the real one.
 #![cfg(not(test))]
+// What is public here for programs of tests/sim is not in the library.
+#![allow(clippy::len_without_is_empty, clippy::new_without_default)]
 
 pub mod clock;
 pub mod net;

@@ -830,12 +830,13 @@ impl Player {
 
     fn inodes(&self) -> Vec<Inode> {
         let cluster = self.world.servers();
-        let vids = cluster.in_use();
+        let (vids, deleted) = (cluster.in_use(), cluster.deleted());
         let inodes = vids.into_iter().filter_map(|vid| {
             let header = self.header(vid)?;
             let name = number(header.name(), b'a')?;
             let tag = tag_of(&header);
-            Some(Inode { vid, name, tag, is_snapshot: header.is_snapshot() })
+            let (is_snapshot, hidden) = (header.is_snapshot(), deleted.contains(&vid));
+            Some(Inode { vid, name, tag, is_snapshot, hidden })
         });
         inodes.collect()
     }

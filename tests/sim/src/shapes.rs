@@ -139,6 +139,20 @@ impl Build {
         self.limit(id, 50, 400)
     }
 
+    /// An operation that is given up in its time limit, or whose request is given up with the
+    /// connection, since another operation gets no answer on it: what comes next.
+    fn give_up(&mut self, client: Place, before: OpId, action: Action) -> OpId {
+        let id = self.then(client, before, action);
+        if self.rng.one_in(2) {
+            self.limit(id, 100, 1500);
+            return self.find_out(client, id);
+        }
+        let plus = self.rng.ms(10, 300);
+        let other = self.later(client, before, plus, Action::GetAttr { name: A, key: 3 });
+        self.limit(other, 50, 400);
+        id
+    }
+
     /// A time limit, or a drop, as often as it is to be.
     fn risk(&mut self, id: OpId) -> OpId {
         if self.limits > 0 && self.rng.one_in(self.limits) {
@@ -549,9 +563,7 @@ fn s3_given_up(b: &mut Build) {
     if lock {
         b.clients(2);
         b.late(0, Kind::Release, 0);
-        let closed = b.then(0, last, Action::Close { name: A });
-        b.limit(closed, 200, 1500);
-        last = b.find_out(0, closed);
+        last = b.give_up(0, last, Action::Close { name: A });
         last = b.then(0, last, Action::Open { name: A });
         b.then(0, last, Action::Write { name: A, at: 0, len: 1 });
         let tries = b.rng.ms(3000, 10_000);
@@ -563,30 +575,26 @@ fn s3_given_up(b: &mut Build) {
         0 => {
             b.late(0, Kind::HeaderWrite, 0);
             let sectors = b.rng.between(1, 2 * b.objects) * OBJECT;
-            let id = b.then(0, last, Action::Resize { name: A, sectors });
-            b.limit(id, 100, 1500);
-            last = b.find_out(0, id);
+            last = b.give_up(0, last, Action::Resize { name: A, sectors });
             let sectors = b.rng.between(b.objects, 2 * b.objects) * OBJECT;
             last = b.then(0, last, Action::Resize { name: A, sectors });
             b.then(0, last, Action::Write { name: A, at: sectors - 1, len: 1 });
         }
         1 => {
             b.late(0, Kind::HeaderWrite, 0);
-            let id = b.then(0, last, Action::Snapshot { name: A, tag: 0 });
-            b.limit(id, 100, 1500);
-            last = b.find_out(0, id);
+            last = b.give_up(0, last, Action::Snapshot { name: A, tag: 0 });
             last = b.then(0, last, Action::Snapshot { name: A, tag: 1 });
             b.then(0, last, Action::Write { name: A, at: 0, len: 1 });
         }
         2 => {
             b.late(0, Kind::DelVdi, 0);
             last = b.then(0, last, Action::Close { name: A });
-            let id = b.then(0, last, Action::Delete { name: A });
-            b.limit(id, 200, 1500);
-            last = b.find_out(0, id);
+            last = b.give_up(0, last, Action::Delete { name: A });
             last = b.create(0, Start::After(last, Duration::ZERO), A);
-            last = b.then(0, last, Action::Open { name: A });
-            b.then(0, last, Action::Write { name: A, at: 0, len: 1 });
+            if b.rng.one_in(2) {
+                last = b.then(0, last, Action::Open { name: A });
+                b.then(0, last, Action::Write { name: A, at: 0, len: 1 });
+            }
         }
         3 => {
             last = b.then(0, last, Action::Snapshot { name: A, tag: 0 });
@@ -597,9 +605,7 @@ fn s3_given_up(b: &mut Build) {
                 1 => Action::Snapshot { name: A, tag: 1 },
                 _ => Action::Clone { slot: 0, name: 1 },
             };
-            let id = b.then(0, last, action);
-            b.limit(id, 100, 1500);
-            last = b.find_out(0, id);
+            last = b.give_up(0, last, action);
             if let Action::Clone { .. } = action {
                 last = b.create(0, Start::After(last, Duration::ZERO), 1);
                 last = b.then(0, last, Action::Open { name: 1 });
@@ -614,9 +620,7 @@ fn s3_given_up(b: &mut Build) {
             last = b.then(0, last, Action::SetAttr { name: A, key: 0 });
             let nth = b.rng.between(2, 5);
             b.late(0, Kind::Attr, nth);
-            let id = b.then(0, last, Action::SetAttr { name: A, key: 0 });
-            b.limit(id, 100, 1500);
-            last = b.find_out(0, id);
+            last = b.give_up(0, last, Action::SetAttr { name: A, key: 0 });
             let action = match b.rng.one_in(3) {
                 true => Action::DelAttr { name: A, key: 0 },
                 false => Action::SetAttr { name: A, key: 0 },
@@ -672,9 +676,7 @@ fn s5_lock_goes_on(b: &mut Build) {
         true => Action::Discard { name: A, at, len: OBJECT },
         false => Action::Write { name: A, at, len: 1 },
     };
-    let id = b.then(0, last, action);
-    b.limit(id, 100, 1000);
-    last = b.find_out(0, id);
+    last = b.give_up(0, last, action);
     last = b.then(0, last, Action::Close { name: A });
     if b.rng.one_in(2) {
         b.limit(last, 500, 3000);

@@ -6,13 +6,15 @@
 use std::process::Command;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sheepdog_proto::SdResult;
 use sim::cluster::Cluster;
 use sim::error::Result;
+use sim::exec::Completion;
 use sim::model;
-use sim::net::RecvBuf;
+use sim::net::{RecvBuf, is_ready};
 use sim::vdi::{Client, CreateOptions, Name, Vdi};
 use sim::world::{Delays, Fault, Kind, When, World, WorldConfig};
 
@@ -173,6 +175,22 @@ fn a_killed_gateway_is_missed_and_another_takes_over() {
 }
 
 #[test]
+fn a_cluster_that_died_as_a_whole_comes_back() {
+    for restart in [ms(20), s(2)] {
+        let kill = |node| Fault::Kill { node, at: ms(20), restart: Some(restart) };
+        let world = world(1, 2, &[kill(0), kill(1)]);
+        let _entered = world.enter();
+        let client = client(&world, 0);
+        let vdi = open(&client);
+        while world.now() < ms(20) && world.step() {}
+        write(&client, &vdi, 0, 1).unwrap();
+        assert_eq!(read(&client, &vdi, 0).unwrap(), 1);
+        close(&client);
+        settle(&world);
+    }
+}
+
+#[test]
 fn a_partition_is_found_out_after_twenty_seconds() {
     let part = |length| Fault::Partition { client: 0, node: 0, at: ms(30), length };
     let long = with_fault(2, part(s(60)));
@@ -204,6 +222,52 @@ fn a_late_request_is_carried_out_after_its_connection_or_before_its_end() {
     assert!(seen < executed);
     let (executed, seen) = late(s(10));
     assert!(executed < seen);
+}
+
+#[test]
+fn a_request_that_outlives_its_connection_for_long_is_told_of() {
+    let outlived = |length| {
+        let stall = Fault::Stall { node: 1, at: s(1), length: Some(length) };
+        // The first one has no bytes: it follows the create.
+        let (client, nth, matches, when) = (0, 1, Kind::Write, When::AfterReceived);
+        let world = world(1, 2, &[stall, Fault::Cut { client, nth, matches, when }]);
+        let _entered = world.enter();
+        let client = self::client(&world, 0);
+        let vdi = open(&client);
+        write(&client, &vdi, 0, 1).unwrap();
+        while world.now() < s(1) && world.step() {}
+        write(&client, &vdi, 0, 2).unwrap();
+        close(&client);
+        settle(&world);
+        world.outlived().is_some()
+    };
+    assert_eq!((outlived(s(1)), outlived(s(10))), (false, true));
+}
+
+#[test]
+fn a_blocking_call_lets_other_clients_go_on() {
+    let world = world(1, 1, &[]);
+    let _entered = world.enter();
+    let other = Arc::new(Cluster::new(world.gateways(1)).unwrap());
+    let fd = other.events_fd().unwrap();
+    let (connecting, told) = (other.clone(), Arc::new(AtomicBool::new(false)));
+    let tell = told.clone();
+    let done = |_: Result<()>| -> Option<Completion> {
+        Some(Box::new(move || tell.store(true, Ordering::Relaxed)))
+    };
+    other.spawn(move |op| async move { connecting.connect(&op).await }, done).unwrap();
+    let dispatched = other.clone();
+    world.set_idle_hook(Rc::new(move || {
+        let ready = is_ready(fd);
+        if ready {
+            dispatched.dispatch();
+        }
+        ready
+    }));
+    let client = client(&world, 0);
+    open(&client);
+    assert!(told.load(Ordering::Relaxed));
+    close(&client);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::store::Sparse;
 
-pub fn new() -> Sparse {
+pub fn of_a_new_object() -> Sparse {
     let mut book = Sparse::default();
     book.write(0, &1i32.to_le_bytes());
     book

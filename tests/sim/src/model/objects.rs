@@ -238,10 +238,12 @@ impl Cluster {
         Some(turns.take().await)
     }
 
-    /// The inode was changed through this gateway: the others' copies are outdated (4.10).
+    /// The inode was changed through this gateway: where it takes part in the lock, the others'
+    /// copies are outdated (4.10).
     fn invalidate(&self, gateway: NodeId, vid: Vid) {
         if let Some(vdi) = self.vdis.borrow_mut().get_mut(&vid.get())
             && let Lock::Shared(list) = &mut vdi.lock
+            && list.iter().any(|(node, _)| *node == gateway)
         {
             for (node, state) in list {
                 let own = *node == gateway;

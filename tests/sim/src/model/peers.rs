@@ -180,7 +180,7 @@ impl Cluster {
                 objects.remove(&oid).ok_or(SdResult::NO_OBJ)?;
             }
             PeerOp::Release { generation, count } => {
-                let book = objects.entry(oid.ledger()).or_insert_with(ledger::new);
+                let book = objects.entry(oid.ledger()).or_insert_with(ledger::of_a_new_object);
                 ledger::release(book, *generation, *count);
                 if book.is_zero() {
                     objects.remove(&oid.ledger());

@@ -6,9 +6,11 @@ use std::rc::Rc;
 
 pub const SECTOR: u64 = 512;
 
-/// Bytes of which most are zero; a copy shares its sectors.
+/// Bytes of which most are zero; a copy costs nothing until one of them changes.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub struct Sparse(BTreeMap<u32, Rc<[u8; SECTOR as usize]>>);
+pub struct Sparse(Rc<BTreeMap<u32, Sector>>);
+
+type Sector = Rc<[u8; SECTOR as usize]>;
 
 impl Sparse {
     pub fn read(&self, offset: u64, len: u64) -> Vec<u8> {
@@ -37,10 +39,11 @@ impl Sparse {
         if zero && !self.0.contains_key(&number) {
             return;
         }
-        let sector = self.0.entry(number).or_insert_with(|| Rc::new([0; SECTOR as usize]));
+        let sectors = Rc::make_mut(&mut self.0);
+        let sector = sectors.entry(number).or_insert_with(|| Rc::new([0; SECTOR as usize]));
         Rc::make_mut(sector)[within..within + part.len()].copy_from_slice(part);
         if zero && sector.iter().all(|&byte| byte == 0) {
-            self.0.remove(&number);
+            sectors.remove(&number);
         }
     }
 

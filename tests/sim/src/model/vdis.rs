@@ -216,7 +216,7 @@ impl Cluster {
         // a working VDI in the store.
         let frozen = current.unwrap_or(base);
         let parent = if frozen == 0 { newest } else { frozen };
-        self.vdis.borrow_mut().insert(vid, Known { parent, ..known });
+        self.add(vid, Known { parent, ..known });
         if frozen != 0 {
             self.freeze(gateway, frozen);
         }
@@ -256,6 +256,13 @@ impl Cluster {
         }
         let shift = if arm.block_size_shift == 0 { config.shift } else { arm.block_size_shift };
         Known { copies, copy_policy, shift, ..Default::default() }
+    }
+
+    /// A VDI that was known before, though it did not exist, keeps its parent and its lock.
+    fn add(&self, vid: u32, known: Known) {
+        let mut vdi = self.known(vid);
+        let parent = if known.parent == 0 { vdi.parent } else { known.parent };
+        *vdi = Known { parent, lock: std::mem::take(&mut vdi.lock), ..known };
     }
 
     /// What is known of a VDI; of one that does not exist, what is usual in the cluster.
@@ -426,24 +433,14 @@ impl Cluster {
         let missed = header.is_snapshot() && tag.is_empty() && snapid == 0;
         let ctime = if missed { U64::ZERO } else { header.create_time };
         reply.vdi_id = hash::vid_of_name(name).get().into();
-        reply.copies = self.vdis.borrow().get(&vid).map_or(0, |vdi| vdi.copies);
+        reply.copies = self.copies_of(key.oid(0));
 
         let flag = |flag| request.flags.get() & flag != 0;
         let create = flag(op::FLAG_ATTR_CREAT);
-        let probe = !create || flag(op::FLAG_ATTR_EXCL);
-        let mut id = key.first_id();
-        let mut found = false;
-        while probe {
-            match self.ask(gateway, key.oid(id), PeerOp::Read).await {
-                Ok(stored) if same_key(&stored, &key) => {
-                    found = true;
-                    break;
-                }
-                Ok(_) => id = id.wrapping_add(1),
-                Err(SdResult::NO_OBJ) => break,
-                Err(error) => return Err(error),
-            }
-        }
+        let (id, found) = match create && !flag(op::FLAG_ATTR_EXCL) {
+            true => (key.first_id(), false),
+            false => self.probe(gateway, &key).await?,
+        };
         reply.attr_id = id.into();
         let oid = key.oid(id);
         match (found, create) {
@@ -460,6 +457,19 @@ impl Cluster {
                 self.ask(gateway, oid, PeerOp::Write { offset: 0, data }).await.map(|_| ())
             }
             (true, false) => Ok(()),
+        }
+    }
+
+    /// Where an attribute is, or where there is none any more (3.8).
+    async fn probe(self: &Rc<Self>, gateway: NodeId, key: &AttrHeader) -> Answer<(u32, bool)> {
+        let mut id = key.first_id();
+        loop {
+            match self.ask(gateway, key.oid(id), PeerOp::Read).await {
+                Ok(stored) if same_key(&stored, key) => return Ok((id, true)),
+                Ok(_) => id = id.wrapping_add(1),
+                Err(SdResult::NO_OBJ) => return Ok((id, false)),
+                Err(error) => return Err(error),
+            }
         }
     }
 }

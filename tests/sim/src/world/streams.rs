@@ -340,6 +340,12 @@ impl World {
             let mut streams = self.streams.borrow_mut();
             let stream = &mut streams[id];
             stream.arrive_due = false;
+            if stream.server == Server::Closed {
+                // Sent before the client saw the end.
+                stream.sent.clear();
+                stream.requests_len = 0;
+                stream.requests.drain(..).for_each(|lost| self.over(lost.number));
+            }
             if stream.silent.is_some() || stream.server == Server::Closed {
                 return;
             }
@@ -641,7 +647,8 @@ impl World {
             let result = response.result().name().unwrap_or("another result");
             let (node, client) = (stream.node, stream.client);
             let opcode = op::name(response.opcode);
-            let lost = if cut || stream.server != Server::Open { " (lost)" } else { "" };
+            let closed = matches!(stream.state, State::Closed);
+            let lost = if cut || closed || stream.server != Server::Open { " (lost)" } else { "" };
             format!("client {client} <- node {node} #{id}: {opcode}: {result}{lost}")
         });
         self.stir(mix(mix_bytes(name, &payload), response.result.get().into()));
