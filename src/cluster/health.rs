@@ -48,7 +48,7 @@ impl Link {
     }
 
     /// When it is to be looked at, if nothing comes until then.
-    fn due(&self) -> Option<Instant> {
+    pub(super) fn due(&self) -> Option<Instant> {
         if self.silent || !matches!(self.state, LinkState::Up) || self.wire.awaiting() == 0 {
             return None;
         }

@@ -386,8 +386,10 @@ impl Cluster {
         core.flush(link.key);
         let entry = &mut core.links[link.key];
         entry.wire.take_woken(woken);
-        // A leader that waits in poll must learn of a socket that takes no more.
-        if entry.stuck && core.polling.is_some() {
+        // A leader that waits in poll must learn of a socket that takes no more, and of a link that
+        // will have been quiet for too long before it looks again.
+        let late = entry.due().is_some_and(|due| core.polling.is_some_and(|until| due < until));
+        if core.links[link.key].stuck && core.polling.is_some() || late {
             self.wake.set();
         }
     }
@@ -474,6 +476,7 @@ impl Core {
             return;
         }
         let mut stuck = false;
+        let owed = link.wire.awaiting() > 0;
         while link.wire.has_outgoing() && !stuck {
             let mut iov = IoVecs::new();
             link.wire.gather(&mut iov);
@@ -483,9 +486,13 @@ impl Core {
                 Err(e) => return self.fail(key, e.into()),
             }
         }
+        let owes = link.wire.awaiting() > 0;
         if link.stuck != stuck {
             link.stuck = stuck;
             self.watch(key);
+        }
+        if owes && !owed && self.events.is_some() {
+            self.arm_timer(Instant::now());
         }
     }
 

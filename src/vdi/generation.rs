@@ -9,6 +9,7 @@ use sheepdog_proto::{
 
 use super::Client;
 use super::inode::answered;
+use super::locks::Strays;
 use super::removal::Removals;
 use crate::cluster::{Call, Op};
 use crate::error::{Error, Result};
@@ -44,6 +45,7 @@ impl Generation {
 pub struct Servers {
     generation: OnceLock<Generation>,
     pub removals: Removals,
+    pub strays: Strays,
 }
 
 impl Servers {

@@ -314,7 +314,9 @@ impl Vdi {
             self.servers.removals.add(oid);
         }
         let result = self.update_entry(cluster, op, view, hold, old, 0).await;
-        if result.is_err() && lock(&self.state).pages.get(hold.index) == Ok(view.vid.get()) {
+        if result.is_ok() {
+            self.servers.removals.begun([oid]);
+        } else if lock(&self.state).pages.get(hold.index) == Ok(view.vid.get()) {
             self.servers.removals.cancel(oid);
         }
         result

@@ -100,7 +100,10 @@ impl Client {
             Err(Error::Refused(Refusal::Open)) => return Err(inode::in_use()),
             turn => turn?,
         };
-        let made = pin!(self.new_name(op, &name, arm));
+        let made = pin!(async {
+            self.name_is_free(op, &name).await?;
+            inode::new_vdi(cluster, op, &name, arm, None).await
+        });
         let vid = cluster.bounded(op, made).await?;
         if options.prealloc {
             let all = pin!(self.preallocate(op, name, vid));
@@ -118,21 +121,18 @@ impl Client {
         Ok(())
     }
 
-    /// NEW_VDI for a name that has no working VDI.
-    pub(super) async fn new_name(&self, op: &Op, name: &Name, arm: VdiArm) -> Result<Vid> {
-        // Known to be free, so that what is there after a lost answer is ours.
+    /// Before a NEW_VDI for a name that has no working VDI: it must be known to be free, so that
+    /// what is there after a lost answer is ours.
+    pub(super) async fn name_is_free(&self, op: &Op, name: &Name) -> Result<()> {
         match inode::lookup(&self.cluster, op, name, &Which::WORKING).await {
             Ok(vid) => {
                 // A recycling cluster answers with a snapshot (3.4).
                 let header = inode::read_header(&self.cluster, op, vid).await?;
-                if !header.is_snapshot() {
-                    return Err(inode::in_use());
-                }
+                if header.is_snapshot() { Ok(()) } else { Err(inode::in_use()) }
             }
-            result if answered(&result, SdResult::NO_VDI) => {}
-            Err(error) => return Err(error),
+            result if answered(&result, SdResult::NO_VDI) => Ok(()),
+            Err(error) => Err(error),
         }
-        inode::new_vdi(&self.cluster, op, name, arm, None).await
     }
 
     /// Deletes the working VDI `name`; its snapshots stay.

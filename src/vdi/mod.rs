@@ -13,6 +13,7 @@ pub mod inode;
 mod io;
 mod lifecycle;
 mod list;
+mod locks;
 mod map;
 mod open;
 mod outcome;
@@ -43,8 +44,6 @@ use open::{OpenVdis, Opened};
 pub struct Client {
     pub cluster: Cluster,
     open: Mutex<OpenVdis>,
-    /// Locks that are to be released and could not be so far.
-    stray_locks: Mutex<Vec<(Name, Vid)>>,
     servers: Arc<Servers>,
 }
 
@@ -88,8 +87,7 @@ struct View {
 
 impl Client {
     pub fn new(cluster: Cluster) -> Client {
-        let (open, stray_locks) = (Mutex::default(), Mutex::default());
-        Client { cluster, open, stray_locks, servers: Arc::default() }
+        Client { cluster, open: Mutex::default(), servers: Arc::default() }
     }
 }
 

@@ -5,10 +5,10 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use sheepdog_proto::{SdResult, Vid};
+use sheepdog_proto::Vid;
 
-use super::inode::{self, answered};
-use super::{Client, Name, Vdi, Which};
+use super::locks::LockGuard;
+use super::{Client, Name, Vdi, Which, inode};
 use crate::cluster::Op;
 use crate::error::{Error, Refusal, Result};
 use crate::exec::{WaitList, lock};
@@ -82,7 +82,7 @@ impl Client {
             inode::release(cluster, op, &vdi.name, vid).await?;
             lock(&vdi.state).locked.retain(|other| *other != vid);
         }
-        self.release_strays(op).await
+        self.servers.release_strays(cluster, op).await
     }
 
     /// Closes one handle of a snapshot.
@@ -125,30 +125,15 @@ impl Client {
         }
         // A lock that was asked for may still be given to us.
         result = result.and(self.cluster.settle_all(op).await);
-        result.and(self.release_strays(op).await)
-    }
-
-    /// Gives back locks that nobody holds a handle for: of an open that failed or was given up.
-    async fn release_strays(&self, op: &Op) -> Result<()> {
-        loop {
-            let late = self.cluster.take_late();
-            let next = {
-                let mut strays = lock(&self.stray_locks);
-                strays.extend(late.iter().filter_map(inode::late_lock));
-                strays.last().copied()
-            };
-            let Some((name, vid)) = next else { return Ok(()) };
-            inode::release(&self.cluster, op, &name, vid).await?;
-            lock(&self.stray_locks).retain(|other| *other != (name, vid));
-        }
+        result.and(self.servers.release_strays(&self.cluster, op).await)
     }
 
     /// Locks and reads a working VDI (5.2).
     async fn open_working(&self, op: &Op, name: Name) -> Result<Vdi> {
         let cluster = &self.cluster;
         self.generation(op).await?;
-        let vid = self.lock_working(op, &name).await?;
-        let guard = LockGuard { client: self, lock: Some((name, vid)) };
+        let vid = self.servers.lock(cluster, op, &name).await?;
+        let guard = LockGuard::new(&self.servers.strays, name, vid);
         match Vdi::read_checked(cluster, op, vid, &name, &Which::WORKING).await {
             Ok(header) => {
                 guard.keep();
@@ -156,27 +141,12 @@ impl Client {
             }
             Err(error) => {
                 drop(guard);
-                if let Err(e) = self.release_strays(op).await {
+                if let Err(e) = self.servers.release_strays(cluster, op).await {
                     log::warn!("VDI {name}: its lock may remain: {e}");
                 }
                 Err(error)
             }
         }
-    }
-
-    /// Takes the lock; one that an earlier attempt of ours has got after all is given back first.
-    async fn lock_working(&self, op: &Op, name: &Name) -> Result<Vid> {
-        self.release_strays(op).await?;
-        let result = inode::lock(&self.cluster, op, name).await;
-        if answered(&result, SdResult::VDI_LOCKED) {
-            let late = self.cluster.take_late();
-            if !late.is_empty() {
-                lock(&self.stray_locks).extend(late.iter().filter_map(inode::late_lock));
-                self.release_strays(op).await?;
-                return inode::lock(&self.cluster, op, name).await;
-            }
-        }
-        result
     }
 
     /// Waits until nobody opens, closes or deletes the VDI `name`. Then a handle of the open VDI,
@@ -215,24 +185,6 @@ impl Client {
                 Err(Error::Refused(Refusal::Open))
             }
         }
-    }
-}
-
-/// A lock that was just taken, to be released unless the VDI is opened.
-struct LockGuard<'a> {
-    client: &'a Client,
-    lock: Option<(Name, Vid)>,
-}
-
-impl LockGuard<'_> {
-    fn keep(mut self) {
-        self.lock = None;
-    }
-}
-
-impl Drop for LockGuard<'_> {
-    fn drop(&mut self) {
-        lock(&self.client.stray_locks).extend(self.lock.take());
     }
 }
 

@@ -218,8 +218,10 @@ impl Vdi {
         // Before the first entry changes: however far this comes, nothing known is outdated.
         self.forget_map();
         // What is ours and goes must be gone before it is created again.
-        let going = |oid| self.servers.removals.add(oid);
-        empty_map(cluster, op, view.vid, first..end, true, going).await
+        let removals = &self.servers.removals;
+        empty_map(cluster, op, view.vid, first..end, true, |oid| removals.add(oid)).await?;
+        removals.begun((first..end).map(|index| view.vid.data(index)));
+        Ok(())
     }
 }
 

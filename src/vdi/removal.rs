@@ -25,13 +25,19 @@ const LIMIT_AFTER: Duration = Duration::from_secs(2);
 /// The waits between two looks at an object that is being removed.
 const POLL: Duration = Duration::from_millis(2);
 
+#[derive(Clone, Copy, PartialEq)]
+struct Removal {
+    /// Of the discard: an object that is gone says nothing of one that was discarded later.
+    number: u64,
+    /// The server is at it. Else it may be, or come to it.
+    begun: bool,
+}
+
 /// What a client has discarded and not seen gone. It outlives every handle and every refresh:
 /// neither ends a removal.
 #[derive(Default)]
 pub struct Removals {
-    /// With the number of the discard: an object that is gone says nothing of one that was
-    /// discarded later.
-    table: Mutex<(BTreeMap<Oid, u64>, u64)>,
+    table: Mutex<(BTreeMap<Oid, Removal>, u64)>,
     /// Objects that no map names stay: the servers are of 0.8 (7.1).
     never: AtomicBool,
 }
@@ -42,7 +48,15 @@ impl Removals {
     pub fn add(&self, oid: Oid) {
         let (table, last) = &mut *lock(&self.table);
         *last += 1;
-        table.insert(oid, *last);
+        table.insert(oid, Removal { number: *last, begun: false });
+    }
+
+    /// The updates that let go of these objects were acknowledged.
+    pub fn begun(&self, oids: impl IntoIterator<Item = Oid>) {
+        let table = &mut lock(&self.table).0;
+        for oid in oids {
+            table.entry(oid).and_modify(|removal| removal.begun = true);
+        }
     }
 
     /// The update was not carried out, and will not be.
@@ -50,21 +64,27 @@ impl Removals {
         lock(&self.table).0.remove(&oid);
     }
 
-    fn get(&self, oid: Oid) -> Option<u64> {
+    fn get(&self, oid: Oid) -> Option<Removal> {
         lock(&self.table).0.get(&oid).copied()
     }
 
-    /// The objects of a VDI that may still be removed.
+    /// The objects of a VDI that the servers are removing.
     pub fn of(&self, vid: Vid) -> Vec<Oid> {
-        let range = vid.data(0)..=vid.data(u32::MAX);
-        lock(&self.table).0.range(range).map(|(oid, _)| *oid).collect()
+        let (table, _) = &*lock(&self.table);
+        let all = table.range(vid.data(0)..=vid.data(u32::MAX));
+        all.filter(|(_, removal)| removal.begun).map(|(oid, _)| *oid).collect()
     }
 
-    fn gone(&self, oid: Oid, discard: u64) {
+    fn gone(&self, oid: Oid, seen: Removal) {
         let table = &mut lock(&self.table).0;
-        if table.get(&oid) == Some(&discard) {
+        if table.get(&oid).is_some_and(|removal| removal.number == seen.number) {
             table.remove(&oid);
         }
+    }
+
+    /// It takes longer than anybody waits, except for who needs the place.
+    fn stuck(&self, oid: Oid) {
+        lock(&self.table).0.entry(oid).and_modify(|removal| removal.begun = false);
     }
 
     fn never(&self) -> bool {
@@ -113,7 +133,10 @@ impl Servers {
         let limit = Instant::now() + LIMIT_AFTER;
         try_for_each_concurrent(oids.into_iter().map(|oid| async move {
             let left = limit.saturating_duration_since(Instant::now());
-            self.wait(cluster, op, oid, left).await.map(drop)
+            if !self.wait(cluster, op, oid, left).await? {
+                self.removals.stuck(oid);
+            }
+            Ok(())
         }))
         .await
     }

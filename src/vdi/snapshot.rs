@@ -6,6 +6,7 @@ use sheepdog_proto::header::VdiArm;
 use sheepdog_proto::inode::{STORE_ARRAY, TAG_OFFSET, VDI_SIZE_OFFSET};
 use sheepdog_proto::{InodeHeader, MAX_COPIES, SdResult, Vid, field_text};
 
+use super::entries::SCAN;
 use super::inode::{self, Name, Which, answered};
 use super::{Client, Opened, Vdi, list};
 use crate::cluster::Op;
@@ -41,16 +42,22 @@ impl Client {
             let (old, made) = self.made(op, vid, new).await?;
             if old.snap_ctime != made.create_time {
                 // Another client was faster: this was none of the VDI that we wanted.
-                self.put_back(op, &vdi.name, new, &made).await?;
+                if let Some(wrong) = self.put_back(op, &vdi.name, new, &made).await? {
+                    self.discard_old(op, &vdi.name, new, &wrong).await;
+                }
                 continue;
             }
-            if old.vdi_size != made.vdi_size {
+            if old.vdi_size != arm.vdi_size && made.vdi_size == arm.vdi_size {
                 // Another client has resized it just before, and was told so.
                 let size = old.vdi_size.get().to_le_bytes().to_vec();
                 inode::write_header(cluster, op, new, VDI_SIZE_OFFSET, size).await?;
             }
-            vdi.switch_to(cluster, op, new).await?;
-            self.tag(op, &vdi.name, vid, &old, &wanted).await?;
+            match vdi.switch_to(cluster, op, new).await {
+                // Frozen by another client since: whoever needs it next goes on from there.
+                Ok(()) | Err(Error::Refused(Refusal::NoVdi)) => {}
+                Err(error) => return Err(error),
+            }
+            self.tag(op, &vdi.name, vid, &wanted).await?;
             return Ok(vid);
         }
         Err(Error::Io("other clients take snapshots all the time"))
@@ -66,28 +73,20 @@ impl Client {
     }
 
     /// Gives a snapshot of ours its tag: only now, since before it nobody knew whose snapshot it
-    /// would be. Where another client has used the tag meanwhile, the snapshot is taken back.
-    async fn tag(
-        &self,
-        op: &Op,
-        name: &Name,
-        vid: Vid,
-        header: &InodeHeader,
-        wanted: &Which,
-    ) -> Result<()> {
+    /// would be. Where another client has used the tag meanwhile, it stays without one: another's
+    /// map update that was on its way may have released an object that a deletion would release
+    /// again (4.2).
+    async fn tag(&self, op: &Op, name: &Name, vid: Vid, wanted: &Which) -> Result<()> {
         let cluster = &self.cluster;
-        let free = self.tag_is_free(op, name, wanted).await;
-        if free.is_ok() {
-            let tag = |tag: &[u8]| inode::write_header(cluster, op, vid, TAG_OFFSET, tag.to_vec());
-            tag(wanted.tag()).await?;
-            // The newest is found; so of two one at least sees the other.
-            if inode::lookup(cluster, op, name, wanted).await? == vid {
-                return Ok(());
-            }
-            tag(Which::WORKING.tag()).await?;
+        self.tag_is_free(op, name, wanted).await?;
+        let tag = |tag: &[u8]| inode::write_header(cluster, op, vid, TAG_OFFSET, tag.to_vec());
+        tag(wanted.tag()).await?;
+        // The newest is found; so of two one at least sees the other.
+        if inode::lookup(cluster, op, name, wanted).await? == vid {
+            return Ok(());
         }
-        self.discard_old(op, name, vid, header).await;
-        free.and(Err(inode::in_use()))
+        tag(Which::WORKING.tag()).await?;
+        Err(inode::in_use())
     }
 
     /// The inodes of a VDI and of the one that NEW_VDI has made, after that. It froze what has the
@@ -102,8 +101,15 @@ impl Client {
     /// A NEW_VDI of ours met another client's operation, and made `made` out of an older state of
     /// the VDI. What it displaced is not lost: it was frozen at that time, without a tag. It
     /// becomes the working VDI again before anybody is told anything; nothing could be asked of
-    /// the server that would have kept it from this (4.2).
-    async fn put_back(&self, op: &Op, name: &Name, new: Vid, made: &InodeHeader) -> Result<()> {
+    /// the server that would have kept it from this (4.2). Returns the inode of what was made, a
+    /// snapshot by then, if nobody has used it.
+    async fn put_back(
+        &self,
+        op: &Op,
+        name: &Name,
+        new: Vid,
+        made: &InodeHeader,
+    ) -> Result<Option<InodeHeader>> {
         let cluster = &self.cluster;
         let mut family = list::inodes(self, op).await?;
         family.retain(|(vid, header)| {
@@ -111,16 +117,43 @@ impl Client {
         });
         let Some((vid, displaced)) = family.pop() else {
             log::error!("VDI {name}: what a snapshot has displaced is gone");
-            return Ok(());
+            return Ok(None);
         };
         let arm = VdiArm { snapid: 1.into(), ..inode::derived(&displaced, vid) };
         let back = inode::new_vdi(cluster, op, name, arm, Some(new)).await?;
         log::warn!("VDI {name}: {vid}, displaced by {new}, goes on as {back}");
         let (wrong, back) = self.made(op, new, back).await?;
-        if wrong.snap_ctime == back.create_time {
-            self.discard_old(op, name, new, &wrong).await;
+        // What was written to it meanwhile must not be gone without a trace.
+        if wrong.snap_ctime == back.create_time && !self.has_own(op, new, &wrong).await? {
+            return Ok(Some(wrong));
         }
-        Ok(())
+        log::error!("VDI {name}: {new} was used meanwhile, and stays as a snapshot");
+        Ok(None)
+    }
+
+    /// Whether a VDI has objects of its own.
+    async fn has_own(&self, op: &Op, vid: Vid, header: &InodeHeader) -> Result<bool> {
+        let count = inode::objects(header);
+        for first in (0..count).step_by(SCAN as usize) {
+            let len = SCAN.min(count - first);
+            let entries = inode::read_entries(&self.cluster, op, vid, first, len).await?;
+            if entries.contains(&vid.get()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Takes back a VDI that was made of a snapshot while another client was deleting that. What it
+    /// names is let go of by nobody: the server may have counted it for the snapshot twice already
+    /// (4.2), and would remove what others still have.
+    async fn take_back(&self, op: &Op, name: &Name, which: &Which, vid: Vid) -> Result<()> {
+        let cluster = &self.cluster;
+        inode::write_header(cluster, op, vid, VDI_SIZE_OFFSET, vec![0; 8]).await?;
+        match inode::del_vdi(cluster, op, name, which, vid).await {
+            result if inode::is_gone(&result) => Ok(()),
+            result => result,
+        }
     }
 
     /// Opens a snapshot for reading.
@@ -215,9 +248,13 @@ impl Client {
         let (base, made) = self.made(op, base, new).await?;
         if base.is_deleted() || inode::is_doomed(&base) {
             // Another client was deleting the snapshot: nothing says how much of it was left.
-            match old {
-                Some(_) => self.put_back(op, name, new, &made).await?,
-                None => self.delete_found(op, name, &Which::WORKING, new).await?,
+            if old.is_some() {
+                if let Some(wrong) = self.put_back(op, name, new, &made).await? {
+                    let which = Which::snap_id(wrong.snap_id.get());
+                    self.take_back(op, name, &which, new).await?;
+                }
+            } else {
+                self.take_back(op, name, &Which::WORKING, new).await?;
             }
             return Err(inode::no_tag());
         }
@@ -248,6 +285,8 @@ impl Client {
             return Err(Error::Invalid("more than 31 copies"));
         }
         let cluster = &self.cluster;
+        self.name_is_free(op, &name).await?;
+        // Last: a deletion of the source is to be noticed.
         let (vid, header) = match which {
             Some(which) => {
                 let vid = inode::lookup(cluster, op, &source.name, &which).await?;
@@ -267,11 +306,11 @@ impl Client {
         if copies != 0 && header.copy_policy == 0 {
             arm.copies = copies;
         }
-        let new = self.new_name(op, &name, arm).await?;
+        let new = inode::new_vdi(cluster, op, &name, arm, None).await?;
         let base = inode::read_header(cluster, op, vid).await?;
         if base.is_deleted() || inode::is_doomed(&base) {
             // Nothing says how much of it was left.
-            self.delete_found(op, &name, &Which::WORKING, new).await?;
+            self.take_back(op, &name, &Which::WORKING, new).await?;
             return Err(inode::no_tag());
         }
         Ok(())

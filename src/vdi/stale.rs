@@ -20,7 +20,7 @@ const MAX_RETRIES: usize = 1000;
 /// How often a state that cannot last is looked at again.
 const MAX_TRANSIENT: usize = 10;
 /// How long another client has to put back what its snapshot displaced, and how often we look.
-const PUT_BACK: Duration = Duration::from_secs(1);
+const PUT_BACK: Duration = Duration::from_secs(2);
 const PUT_BACK_POLL: Duration = Duration::from_millis(50);
 /// VDIs of a line of snapshots that are looked at.
 const MAX_LINE: usize = 10_000;
@@ -115,24 +115,24 @@ impl Vdi {
     /// took a snapshot at once, until one of them has put back what it displaced (see
     /// snapshot.rs). Nothing tells one from the other, so some time is left for the latter.
     async fn successor(&self, cluster: &Cluster, op: &Op) -> Result<(Vid, InodeHeader)> {
-        let (seen, parent) = {
+        let (seen, known) = {
             let state = lock(&self.state);
-            (state.vid, state.header.parent_vdi_id.get())
+            (state.vid, state.header)
         };
         let limit = Instant::now() + PUT_BACK;
         loop {
             let vid = inode::lookup(cluster, op, &self.name, &self.which).await?;
             let header = Vdi::read_checked(cluster, op, vid, &self.name, &self.which).await?;
-            if vid == seen || header.parent_vdi_id.get() == seen.get() {
+            if vid == seen {
                 return Ok((vid, header));
             }
-            let line = line(cluster, op, vid, header.parent_vdi_id.get(), seen).await?;
-            if line.contains(&seen) {
+            let line = Line::read(cluster, op, vid, &header, seen).await?;
+            if line.is_straight && line.vids.contains(&seen) {
                 return Ok((vid, header));
             }
             if Instant::now() >= limit {
-                let ours = self::line(cluster, op, seen, parent, Vid::NONE).await?;
-                return match ours.iter().any(|vid| line.contains(vid)) {
+                let ours = Line::read(cluster, op, seen, &known, Vid::NONE).await?;
+                return match ours.vids.iter().any(|vid| line.vids.contains(vid)) {
                     true => Ok((vid, header)),
                     // Made anew under the same name: nobody has opened that.
                     false => Err(inode::no_vdi()),
@@ -267,7 +267,7 @@ impl Vdi {
     /// be taken, and the old one released (4.10, 5.7).
     async fn move_lock(&self, cluster: &Cluster, op: &Op, vid: Vid) -> Result<()> {
         if !lock(&self.state).locked.contains(&vid) {
-            let locked = inode::lock(cluster, op, &self.name).await?;
+            let locked = self.servers.lock(cluster, op, &self.name).await?;
             lock(&self.state).locked.push(locked);
         }
         loop {
@@ -279,23 +279,41 @@ impl Vdi {
     }
 }
 
-/// The VDIs that `vid` comes from, itself first, each the parent of the one before, as far as
-/// `to`. A deletion leaves it in the inode whose successor it was (3.5).
-async fn line(cluster: &Cluster, op: &Op, vid: Vid, parent: u32, to: Vid) -> Result<Vec<Vid>> {
-    let mut line = vec![vid];
-    let mut next = parent;
-    while let Some(vid) = Vid::new(next).filter(|vid| !vid.is_none())
-        && line.len() < MAX_LINE
-    {
-        line.push(vid);
-        if vid == to {
-            break;
+/// The VDIs that one comes from, itself first, each the parent of the one before. A deletion leaves
+/// that in the inode (3.5).
+struct Line {
+    vids: Vec<Vid>,
+    /// Each was made by the snapshot that froze its parent. Else what came after the parent was
+    /// displaced.
+    is_straight: bool,
+}
+
+impl Line {
+    /// The line of `vid`, as far as `to`.
+    async fn read(
+        cluster: &Cluster,
+        op: &Op,
+        vid: Vid,
+        header: &InodeHeader,
+        to: Vid,
+    ) -> Result<Line> {
+        let mut line = Line { vids: vec![vid], is_straight: true };
+        let mut child = *header;
+        while let Some(vid) = Vid::new(child.parent_vdi_id.get()).filter(|vid| !vid.is_none())
+            && line.vids.len() < MAX_LINE
+        {
+            let header = match inode::read_header(cluster, op, vid).await {
+                // A recycling cluster removes inodes (3.3).
+                result if answered(&result, SdResult::NO_OBJ) => break,
+                result => result?,
+            };
+            line.vids.push(vid);
+            line.is_straight &= header.snap_ctime == child.create_time;
+            if vid == to {
+                break;
+            }
+            child = header;
         }
-        next = match inode::read_header(cluster, op, vid).await {
-            Ok(header) => header.parent_vdi_id.get(),
-            result if answered(&result, SdResult::NO_OBJ) => 0,
-            Err(error) => return Err(error),
-        };
+        Ok(line)
     }
-    Ok(line)
 }

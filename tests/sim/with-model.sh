@@ -9,7 +9,7 @@ server=$1
 shift
 directory=$(mktemp -d)
 pid=
-trap '[ -z "$pid" ] || { kill "$pid"; wait "$pid" || :; }; rm -rf "$directory"' EXIT
+trap '[ -z "$pid" ] || { kill "$pid"; wait "$pid" 2>/dev/null || :; }; rm -rf "$directory"' EXIT
 trap 'exit 130' HUP INT TERM
 
 mkfifo "$directory/output"

@@ -81,11 +81,7 @@ pub enum Seen {
     Sectors(Vec<(u64, Value)>),
     Vid(u32),
     /// An opened snapshot, or what info says: size in sectors.
-    Info {
-        vid: u32,
-        sectors: u64,
-        tag: Option<Number>,
-    },
+    Info { vid: u32, sectors: u64, tag: Option<Number> },
     Names(Vec<Number>),
     Snapshots(Vec<Of>),
     /// Whose value it is; None: there is no such attribute.
@@ -181,7 +177,7 @@ impl fmt::Display for Violation {
 /// How long a read may take that meets nothing pending, whatever hangs.
 const PROMPT: Duration = Duration::from_secs(6);
 /// From here on an operation in a healthy world is slow.
-const SLOW: Duration = Duration::from_millis(1900);
+const SLOW: Duration = Duration::from_millis(2500);
 
 /// All that is wrong with a history.
 pub fn check(records: &[Record], rest: &Rest, frame: Frame) -> Vec<Violation> {
@@ -263,9 +259,7 @@ enum Register {
 impl Register {
     fn name(&self) -> Number {
         match *self {
-            Register::Sector(name, _)
-            | Register::Size(name)
-            | Register::Attr(name, _)
+            Register::Sector(name, _) | Register::Size(name) | Register::Attr(name, _)
             | Register::Name(name) => name,
         }
     }
@@ -305,11 +299,9 @@ impl<'a> Judge<'a> {
     fn new(records: &'a [Record], frame: Frame) -> Judge<'a> {
         let by_id = records.iter().enumerate().map(|(i, record)| (record.id, i)).collect();
         let taken = records.iter().enumerate().filter_map(|(i, record)| match record {
-            Record {
-                action: Action::Snapshot { .. },
-                outcome: Outcome::Done(Seen::Vid(vid)),
-                ..
-            } => Some((*vid, i)),
+            Record { action: Action::Snapshot { .. }, outcome: Outcome::Done(Seen::Vid(vid)), .. } => {
+                Some((*vid, i))
+            }
             _ => None,
         });
         let taken = taken.collect();
@@ -344,8 +336,7 @@ impl<'a> Judge<'a> {
     fn effect(&self, record: &Record, register: Register) -> Option<Held> {
         use Action::*;
         let never = !record.is_done() && record.is_definite() && !self.frame.faults;
-        if never || record.outcome == Outcome::Skipped || record.working() != Some(register.name())
-        {
+        if never || record.outcome == Outcome::Skipped || record.working() != Some(register.name()) {
             return None;
         }
         let copied = || record.of.map(|of| Held::CopyOf(of.vid));
@@ -369,9 +360,7 @@ impl<'a> Judge<'a> {
                 _ => None,
             },
             Register::Attr(_, wanted) => match record.action {
-                SetAttr { key, .. } if key == wanted => {
-                    Some(Held::Number(u64::from(record.id) + 1))
-                }
+                SetAttr { key, .. } if key == wanted => Some(Held::Number(u64::from(record.id) + 1)),
                 DelAttr { key, .. } if key == wanted => Some(Held::Number(0)),
                 _ => None,
             },
@@ -614,11 +603,7 @@ impl<'a> Judge<'a> {
                 {
                     let (size, look) = (Held::Number(*sectors), self.look_of_snapshot(taken));
                     if !self.allows(Register::Size(of.name), size, look, 0) {
-                        let what = format!(
-                            "{}: snapshot {} has {sectors} sectors",
-                            text(record),
-                            taken.id
-                        );
+                        let what = format!("{}: snapshot {} has {sectors} sectors", text(record), taken.id);
                         self.fail(Kind::Size, what);
                     }
                 }
@@ -632,8 +617,7 @@ impl<'a> Judge<'a> {
                     Some((_, before)) if self.may_change(of, sector, [*before, value]) => {}
                     Some((other, before)) => {
                         let other = text(&self.records[*other]);
-                        let what =
-                            format!("sector {sector} held {before} ({other}), and now {value}");
+                        let what = format!("sector {sector} held {before} ({other}), and now {value}");
                         self.fail(Kind::Snapshot, format!("{}: {what}", text(record)));
                     }
                 }
@@ -743,8 +727,9 @@ impl<'a> Judge<'a> {
             if self.may_be_deleted(record, name, tag) {
                 continue;
             }
-            let of_tag =
-                |inode: &&Inode| inode.is_snapshot && inode.name == name && inode.tag == Some(tag);
+            let of_tag = |inode: &&Inode| {
+                inode.is_snapshot && inode.name == name && inode.tag == Some(tag)
+            };
             let all: Vec<u32> = rest.inodes.iter().filter(of_tag).map(|inode| inode.vid).collect();
             if !all.contains(&vid) {
                 let what = format!("{}: {vid:06x} is no snapshot t{tag}", text(record));
@@ -855,15 +840,10 @@ impl<'a> Judge<'a> {
 
     fn name(&mut self, seen_by: &str, name: Number, here: bool, look: Look) {
         let number = Held::Number(u64::from(here));
-<<<<<<< HEAD
-        if !self.never_made(name, here, look) && !self.allows(Register::Name(name), number, look, 0)
-        {
-=======
         let explained = self.never_made(name, here, look)
             || !here && self.may_have_no_successor(name)
             || self.allows(Register::Name(name), number, look, 0);
         if !explained {
->>>>>>> sim
             let what = if here { "is there" } else { "is not there" };
             let letter = (b'a' + name) as char;
             self.fail(Kind::Name, format!("{seen_by}: {letter} {what}"));

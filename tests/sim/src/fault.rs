@@ -13,8 +13,8 @@ use crate::host::NodeId;
 /// The number of a client, as its gateways' addresses have it.
 pub type ClientId = usize;
 
-/// `client`, `nth` and `matches` name a request: the one of its kind with so many of them before it,
-/// counted as the client sends them.
+/// `client`, `nth` and `matches` name a request: the one of its kind with so many of them before
+/// it, counted as the client sends them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
     /// SIGSTOP, and SIGCONT after `length`: the node's kernel goes on accepting connections and
@@ -29,8 +29,8 @@ pub enum Fault {
     /// The connection breaks at a request.
     Cut { client: ClientId, nth: u32, matches: Kind, when: When },
     /// The request is carried out so much later. Up to [`Fault::LATE_LIMIT`] the connection breaks
-    /// at once, as of a server that its peers outlive; beyond that it goes silent, and ends after the
-    /// execution.
+    /// at once, as of a server that its peers outlive; beyond that it goes silent, and ends after
+    /// the execution.
     Late { client: ClientId, nth: u32, matches: Kind, by: Duration },
     /// The server gives this result, having carried the request out or not.
     Answer { client: ClientId, nth: u32, matches: Kind, result: u32, executed: bool },

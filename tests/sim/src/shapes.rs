@@ -89,16 +89,7 @@ impl Build {
         };
         let objects = rng.between(1, 6);
         let schedule = Schedule { config, ops: Vec::new(), faults: Vec::new() };
-        Build {
-            rng,
-            schedule,
-            limits: 0,
-            drops: 0,
-            objects,
-            refreshes: true,
-            own_tags: false,
-            tags: 0,
-        }
+        Build { rng, schedule, limits: 0, drops: 0, objects, refreshes: true, own_tags: false, tags: 0 }
     }
 
     fn nodes(&mut self, nodes: usize, copies: usize) {
@@ -748,13 +739,7 @@ fn s8_discard_fails(b: &mut Build) {
     let nth = b.objects as u32;
     let fault = match b.rng.below(3) {
         0 => Fault::Cut { client: 0, nth, matches: Kind::MapUpdate, when: When::Before },
-        _ => Fault::Answer {
-            client: 0,
-            nth,
-            matches: Kind::MapUpdate,
-            result: 0x03,
-            executed: false,
-        },
+        _ => Fault::Answer { client: 0, nth, matches: Kind::MapUpdate, result: 0x03, executed: false },
     };
     b.fault(fault);
     b.fault(Fault::Answer {

@@ -229,6 +229,11 @@ impl World {
             left -= part.len();
         }
         self.note_sent(stream);
+        if stream.server == Server::Closed {
+            // Nobody gets it, though the client does not know that yet.
+            stream.requests.drain(..).for_each(|lost| self.over(lost.number));
+            (stream.sent, stream.requests_len) = (Vec::new(), 0);
+        }
         self.schedule_arrival(id, stream);
         Ok(taken)
     }
