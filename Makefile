@@ -28,7 +28,7 @@ transcript-dog-geometry transcript-qemu: superset := --superset
 .NOTPARALLEL: # cargo, cmake and ctest use all processors themselves
 .DELETE_ON_ERROR:
 .PHONY: help deps deps-demo build demo test lint test-rust test-c test-c-mimic test-valgrind \
-        test-asan test-tsan check-symbols test-install test-readme test-tgt transcripts soak \
+        test-asan test-tsan check-symbols test-install test-readme test-tgt transcripts soak torture \
         install uninstall clean cargo
 
 help:
@@ -43,6 +43,7 @@ help:
 	@echo 'make test-tsan      the C tests with the thread sanitizer (a nightly toolchain)'
 	@echo 'make test-tgt       a SCSI test suite against tgtd, a Sheepdog client of others, on lamb'
 	@echo 'make soak           two random clients against a model (SOAK_SECONDS, SD_TEST_ADDR)'
+	@echo 'make torture        gateways that stop under writers (SD_TEST_ADDR, SD_TEST_PIDS, TORTURE_SECONDS)'
 	@echo 'make install        to PREFIX ($(PREFIX)), below DESTDIR; also libdir includedir bindir mandir'
 	@echo 'make uninstall      takes that away again'
 	@echo 'make deps           installs what demo and test need and is missing (apt-get)'
@@ -122,6 +123,13 @@ soak: build
 	    $(if $(SD_TEST_ADDR),SD_TEST_ADDR=$(SD_TEST_ADDR)) \
 	    $(if $(SD_TEST_STORE_DIR),SD_TEST_STORE_DIR=$(SD_TEST_STORE_DIR)) \
 	    $(CARGO) test --test model -- --nocapture
+
+# Gateways that are stopped and go on under verified writers, on the cluster at SD_TEST_ADDR whose
+# gateways have the process ids SD_TEST_PIDS; see tests/torture.rs for what else can be said.
+TORTURE_SECONDS ?= 600
+torture: build
+	LAMB=$(CURDIR)/build/bin/lamb SD_TORTURE_SECONDS=$(TORTURE_SECONDS) \
+	    $(CARGO) test --test torture -- --nocapture --test-threads 1
 
 comma := ,
 # $(call c-tests,BUILD DIRECTORY,OPTIONS OF c-tests/CMakeLists.txt)
