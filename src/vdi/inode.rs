@@ -344,10 +344,8 @@ pub async fn read_bitmap(cluster: &Cluster, op: &Op, opcode: u8) -> Result<Vec<u
 /// Whether an inode is the one that was asked for, and one that this library can read (5.2). A
 /// snapshot that is being deleted is none any more.
 pub fn check(header: &InodeHeader, vid: Vid, name: &Name, which: &Which) -> Result<()> {
-    if is_doomed(header) {
-        return Err(no_tag());
-    }
-    check_any(header, vid, name, which)
+    check_any(header, vid, name, which)?;
+    if is_doomed(header) { Err(no_tag()) } else { Ok(()) }
 }
 
 /// A snapshot whose deletion has begun: its content is going. It has no size; a VDI always has one.

@@ -27,7 +27,7 @@ impl Client {
             return Err(Error::Invalid("the tag is empty"));
         }
         let wanted = Which::snapshot(tag, 0)?;
-        let cluster = &self.cluster;
+        let (cluster, seen) = (&self.cluster, vdi.view().vid);
         self.tag_is_free(op, &vdi.name, &wanted).await?;
         // A 1.0 server overwrites map updates that come in while it takes a snapshot (4.2).
         let _still = vdi.still().await;
@@ -57,7 +57,7 @@ impl Client {
                 Ok(()) | Err(Error::Refused(Refusal::NoVdi)) => {}
                 Err(error) => return Err(error),
             }
-            self.tag(op, &vdi.name, vid, &wanted).await?;
+            self.tag(op, &vdi.name, vid, &wanted, seen).await?;
             return Ok(vid);
         }
         Err(Error::Io("other clients take snapshots all the time"))
@@ -76,13 +76,25 @@ impl Client {
     /// would be. Where another client has used the tag meanwhile, it stays without one: another's
     /// map update that was on its way may have released an object that a deletion would release
     /// again (4.2).
-    async fn tag(&self, op: &Op, name: &Name, vid: Vid, wanted: &Which) -> Result<()> {
+    ///
+    /// `seen` was the working VDI when the tag was first known to be free.
+    async fn tag(&self, op: &Op, name: &Name, vid: Vid, wanted: &Which, seen: Vid) -> Result<()> {
         let cluster = &self.cluster;
         self.tag_is_free(op, name, wanted).await?;
         let tag = |tag: &[u8]| inode::write_header(cluster, op, vid, TAG_OFFSET, tag.to_vec());
         tag(wanted.tag()).await?;
-        // The newest is found; so of two one at least sees the other.
-        if inode::lookup(cluster, op, name, wanted).await? == vid {
+        // The newest is found, and others that came since are on the way back to what was there at
+        // first: of two clients one at least sees the other.
+        let mut alone = inode::lookup(cluster, op, name, wanted).await? == vid;
+        let mut before = vid;
+        while alone && before != seen {
+            let parent = inode::read_header(cluster, op, before).await?.parent_vdi_id.get();
+            let Some(parent) = Vid::new(parent).filter(|parent| !parent.is_none()) else { break };
+            before = parent;
+            let header = inode::read_header(cluster, op, before).await?;
+            alone = header.is_deleted() || header.tag() != field_text(wanted.tag());
+        }
+        if alone {
             return Ok(());
         }
         tag(Which::WORKING.tag()).await?;

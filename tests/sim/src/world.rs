@@ -592,8 +592,10 @@ impl World {
         self.notice(node, life);
         {
             let mut nodes = self.nodes.borrow_mut();
-            nodes[node].dead = false;
-            nodes[node].member = true;
+            let slot = &mut nodes[node];
+            // Another life: that the last one ended is no news any more.
+            slot.life += 1;
+            (slot.dead, slot.member) = (false, true);
         }
         self.raise_epoch(&format!("node {node} has joined"));
         self.servers().restarted(node);
