@@ -512,7 +512,8 @@ void sd_set_log(sd_log_fn *fn, int level, void *opaque);
 /**
  * Connects to a cluster through the gateways at `addr`: `host[:port]` or `[v6-address][:port]`,
  * several of one cluster separated by commas, which are tried in that order, and again whenever
- * the one in use fails. NULL or "" is 127.0.0.1:7000.
+ * the one in use fails, or owes answers and says nothing for some seconds: that one is used again
+ * when it answers. NULL or "" is 127.0.0.1:7000.
  *
  * Makes one exchange with the server, so a wrong port or a cluster that is not formatted is an
  * error here and not later. On success `*sd` is a handle to pass to all other functions, from any
@@ -549,6 +550,12 @@ int sd_ainit_unix(const char *path, sd_t *sd);
  * flight: each callback is called before this returns, unless another thread is in it. Legal
  * inside a callback. The attached event loop is detached. The VDIs opened through it are closed
  * and their locks released; a write that has returned is not affected.
+ *
+ * Waits, for 5 seconds at most, until nothing can happen any more that was asked for through `sd`
+ * and given up, by a timeout or by this call. The handle is gone whatever this returns.
+ *
+ * Errors: SD_RES_TIMEDOUT (a server that does not answer may still carry out what it was asked
+ * for; the locks of the VDIs concerned are not released).
  */
 int sd_close(sd_t *sd);
 
@@ -557,7 +564,9 @@ int sd_close(sd_t *sd);
  * reconnects, in milliseconds; a call that takes longer returns SD_RES_TIMEDOUT. 0 waits for
  * ever. The default is 30000: a cluster that recovers from the loss of a node can take that long.
  *
- * A write that timed out may have been carried out, or not, or in part.
+ * A call that timed out may have been carried out, or not, or in part, and the servers may still
+ * be at it. Until that is known whatever touches the same waits, and times out in its turn, so that
+ * nothing older undoes what a later call was told of; everything else goes on.
  */
 int sd_set_timeout(sd_t sd, unsigned int ms);
 
@@ -597,7 +606,11 @@ int sd_vdi_open(sd_t sd, const char *name, sd_vdi_t *vdi);
 
 /**
  * Closes a handle and sets `*vdi` to NULL. The last handle of a VDI waits for writes under way in
- * other threads and releases the lock; the handle is gone even where that fails.
+ * other threads, and for what was given up and may still happen to the VDI, and releases the lock.
+ * The handle is gone even where that fails; then the next sd_vdi_open() of the VDI, or sd_close(),
+ * comes to the end of it.
+ *
+ * Errors: SD_RES_TIMEDOUT (the lock is still held).
  */
 int sd_vdi_close(sd_vdi_t *vdi);
 
@@ -679,7 +692,9 @@ int sd_vdi_block_status(sd_t sd,
 int sd_vdi_refresh(sd_t sd, sd_vdi_t vdi);
 
 /**
- * Makes every write that returned before this call stable: it outlasts a power failure.
+ * Makes every write that returned before this call stable: it outlasts a power failure. And final:
+ * waits until nothing can happen to the VDI any more that was given up, or sent a second time
+ * because a gateway said nothing. Before another client may write, it takes this, or the lock.
  */
 int sd_vdi_flush(sd_t sd, sd_vdi_t vdi);
 
@@ -732,6 +747,9 @@ int sd_vdi_delattr(sd_t sd, const char *name, const char *key);
 /**
  * Makes what `vdi` holds now a snapshot called `tag`; `vdi` goes on as the working VDI. Waits for
  * writes under way in other threads. A non-NULL `snap_vdi` opens the snapshot.
+ *
+ * Where another client takes a snapshot at the same time, one of the two puts right what the server
+ * makes of that; an extra snapshot without a tag may stay.
  *
  * A tag that is a number is better avoided: other tools take it for the id of a snapshot.
  *

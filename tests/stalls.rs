@@ -559,18 +559,18 @@ fn an_open_that_was_given_up_does_not_lock_us_out() {
     });
 }
 
+/// Nothing tells it from another client's on the same gateway (5.15): two holders would be worse
+/// than none.
 #[test]
-fn a_lock_whose_answer_was_lost_does_not_lock_us_out() {
+fn a_lock_whose_answer_was_lost_is_not_taken_for_ours() {
     let Some(fold) = Fold::with_locks() else { return };
     let (sd, other) = (fold.sd(), fold.other());
     let vdi = with_object(&sd);
     sd.close(vdi).unwrap();
     fold.ambush.lay(Trap::Lose, is_lock);
-    let vdi = soon(|| sd.open("a"));
+    assert_eq!(sd.open("a").err(), Some(Code::VDI_LOCKED));
     fold.ambush.await_prey();
     assert_eq!(other.open("a").err(), Some(Code::VDI_LOCKED));
-    sd.close(vdi).unwrap();
-    other.open("a").unwrap();
 }
 
 #[test]

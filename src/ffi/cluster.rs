@@ -21,7 +21,8 @@ fn connect(gateways: Vec<Endpoint>) -> Result<sd_t> {
 
 /// Connects to a cluster through the gateways at `addr`: `host[:port]` or `[v6-address][:port]`,
 /// several of one cluster separated by commas, which are tried in that order, and again whenever
-/// the one in use fails. NULL or "" is 127.0.0.1:7000.
+/// the one in use fails, or owes answers and says nothing for some seconds: that one is used again
+/// when it answers. NULL or "" is 127.0.0.1:7000.
 ///
 /// Makes one exchange with the server, so a wrong port or a cluster that is not formatted is an
 /// error here and not later. On success `*sd` is a handle to pass to all other functions, from any
@@ -95,6 +96,12 @@ pub unsafe extern "C" fn sd_ainit_unix(path: *const c_char, sd: *mut sd_t) -> c_
 /// flight: each callback is called before this returns, unless another thread is in it. Legal
 /// inside a callback. The attached event loop is detached. The VDIs opened through it are closed
 /// and their locks released; a write that has returned is not affected.
+///
+/// Waits, for 5 seconds at most, until nothing can happen any more that was asked for through `sd`
+/// and given up, by a timeout or by this call. The handle is gone whatever this returns.
+///
+/// Errors: SD_RES_TIMEDOUT (a server that does not answer may still carry out what it was asked
+/// for; the locks of the VDIs concerned are not released).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sd_close(sd: *mut sd_t) -> c_int {
     enter(|| {
@@ -112,7 +119,9 @@ pub unsafe extern "C" fn sd_close(sd: *mut sd_t) -> c_int {
 /// reconnects, in milliseconds; a call that takes longer returns SD_RES_TIMEDOUT. 0 waits for
 /// ever. The default is 30000: a cluster that recovers from the loss of a node can take that long.
 ///
-/// A write that timed out may have been carried out, or not, or in part.
+/// A call that timed out may have been carried out, or not, or in part, and the servers may still
+/// be at it. Until that is known whatever touches the same waits, and times out in its turn, so that
+/// nothing older undoes what a later call was told of; everything else goes on.
 #[unsafe(no_mangle)]
 pub extern "C" fn sd_set_timeout(sd: sd_t, ms: c_uint) -> c_int {
     enter(|| {

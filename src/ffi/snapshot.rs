@@ -11,6 +11,9 @@ use crate::vdi::Which;
 /// Makes what `vdi` holds now a snapshot called `tag`; `vdi` goes on as the working VDI. Waits for
 /// writes under way in other threads. A non-NULL `snap_vdi` opens the snapshot.
 ///
+/// Where another client takes a snapshot at the same time, one of the two puts right what the server
+/// makes of that; an extra snapshot without a tag may stay.
+///
 /// A tag that is a number is better avoided: other tools take it for the id of a snapshot.
 ///
 /// Errors: SD_RES_VDI_EXIST (the VDI has a snapshot with that tag), SD_RES_INVALID_PARMS (the tag

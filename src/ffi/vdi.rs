@@ -196,7 +196,11 @@ pub unsafe extern "C" fn sd_vdi_open(sd: sd_t, name: *const c_char, vdi: *mut sd
 }
 
 /// Closes a handle and sets `*vdi` to NULL. The last handle of a VDI waits for writes under way in
-/// other threads and releases the lock; the handle is gone even where that fails.
+/// other threads, and for what was given up and may still happen to the VDI, and releases the lock.
+/// The handle is gone even where that fails; then the next sd_vdi_open() of the VDI, or sd_close(),
+/// comes to the end of it.
+///
+/// Errors: SD_RES_TIMEDOUT (the lock is still held).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sd_vdi_close(vdi: *mut sd_vdi_t) -> c_int {
     enter(|| {
@@ -435,7 +439,9 @@ pub extern "C" fn sd_vdi_refresh(sd: sd_t, vdi: sd_vdi_t) -> c_int {
     })
 }
 
-/// Makes every write that returned before this call stable: it outlasts a power failure.
+/// Makes every write that returned before this call stable: it outlasts a power failure. And final:
+/// waits until nothing can happen to the VDI any more that was given up, or sent a second time
+/// because a gateway said nothing. Before another client may write, it takes this, or the lock.
 #[unsafe(no_mangle)]
 pub extern "C" fn sd_vdi_flush(sd: sd_t, vdi: sd_vdi_t) -> c_int {
     enter(|| {
