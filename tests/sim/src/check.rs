@@ -313,8 +313,15 @@ impl<'a> Judge<'a> {
         self.violations.push(Violation { kind, what });
     }
 
+    /// The open of the handle that an operation on a working VDI went through.
     fn opener(&self, record: &Record) -> Option<&'a Record> {
-        record.handle.and_then(|id| self.by_id.get(&id)).map(|i| &self.records[*i])
+        use Action::*;
+        let through_handle = matches!(
+            record.action,
+            Read { .. } | Write { .. } | Discard { .. } | Flush { .. } | Resize { .. }
+                | Status { .. } | Refresh { .. } | Info { .. } | Snapshot { .. } | Close { .. }
+        );
+        record.handle.filter(|_| through_handle).and_then(|id| self.by_id.get(&id)).map(|i| &self.records[*i])
     }
 
     // --- Effects ---
@@ -423,7 +430,7 @@ impl<'a> Judge<'a> {
         };
         self.frame.lock
             && !self.frame.kills
-            && record.handle.is_some()
+            && self.opener(record).is_some()
             && !self.records.iter().any(moves)
             && self.opener(later).is_some_and(|open| {
                 open.alone && open.is_done() && open.client != record.client && open.begin > end
@@ -1002,7 +1009,7 @@ impl<'a> Judge<'a> {
             }
             // Its handles may be of what is no more, and the lock another's.
             Phase::After if locked => {
-                record.working().is_some_and(|name| self.is_free_for(record.client, name))
+                record.working().is_some_and(|name| self.is_free_for(record, name))
             }
             Phase::After => {
                 record.working().is_none_or(|name| !self.is_replaced(name))
@@ -1037,15 +1044,16 @@ impl<'a> Judge<'a> {
         deleted || made.count() > 1
     }
 
-    /// Whether no other client can have the lock of a name.
-    fn is_free_for(&self, client: ClientId, name: Number) -> bool {
+    /// Whether no client but that of `record` can have had the lock of a name then.
+    fn is_free_for(&self, record: &Record, name: Number) -> bool {
         !self.records.iter().any(|open| {
             let takes = matches!(
                 open.action,
                 Action::Open { .. } | Action::Snapshot { .. } | Action::Rollback { .. }
             );
             takes
-                && open.client != client
+                && open.client != record.client
+                && open.begin < record.end_or_never()
                 && open.working() == Some(name)
                 && open.outcome != Outcome::Skipped
                 && !self.has_closed(open.client, name)
