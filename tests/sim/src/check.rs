@@ -124,6 +124,8 @@ pub struct Frame {
     pub clients: usize,
     /// The servers have the hazards that no client can prevent.
     pub hazards: bool,
+    /// The answer to a LOCK_VDI may have been lost.
+    pub lost_lock: bool,
     /// Steps of servers can take longer than what is slow.
     pub slow_servers: bool,
 }
@@ -1104,6 +1106,10 @@ impl<'a> Judge<'a> {
     /// the snapshot has to the object (the update clears it after the snapshot has counted it):
     /// whoever deletes the one takes the object from the other. No client can prevent that.
     ///
+    /// The same where a discard, or a resize, reaches a snapshot within one round trip (7.2).
+    ///
+    /// Nor that a lock stays whose answer was lost (5.15).
+    ///
     /// Nor that a node which dies while an object is removed has the removal done once more, when
     /// another object may be in its place.
     fn pardon(&mut self) {
@@ -1112,6 +1118,9 @@ impl<'a> Judge<'a> {
                 && record.outcome != Outcome::Skipped
         });
         let missing = self.violations.iter().any(|violation| violation.kind == Kind::Missing);
+        if self.frame.lost_lock {
+            self.violations.retain(|violation| violation.kind != Kind::Lock);
+        }
         if self.frame.kills && releases && missing {
             self.violations.retain(|violation| {
                 !matches!(violation.kind, Kind::Missing | Kind::Refused | Kind::Content)
@@ -1128,7 +1137,7 @@ impl<'a> Judge<'a> {
         });
         self.violations.retain(|violation| match violation.kind {
             Kind::Missing => false,
-            Kind::Content | Kind::Snapshot | Kind::Refused => !deletes,
+            Kind::Content | Kind::Snapshot | Kind::Refused => !deletes && !releases,
             _ => true,
         });
     }

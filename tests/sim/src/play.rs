@@ -58,7 +58,8 @@ pub struct Report {
 pub fn play(schedule: &Schedule, trace: bool) -> Report {
     let config = &schedule.config;
     let hazards = match config.hazards {
-        true => model::Hazards::all(),
+        // Nothing of that was ever seen of real servers.
+        true => model::Hazards { late_knowledge: false, ..model::Hazards::all() },
         false => model::Hazards::none(),
     };
     let world = World::new(WorldConfig {
@@ -753,6 +754,7 @@ impl Player {
             kills: self.schedule.faults.iter().any(kills),
             clients: config.clients,
             hazards: config.hazards,
+            lost_lock: self.world.lost_lock(),
             slow_servers: config.delays.step.max(config.delays.tail) > Duration::from_millis(100),
         }
     }

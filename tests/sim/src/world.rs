@@ -88,6 +88,7 @@ pub struct World {
     steps: Cell<u64>,
     hash: Cell<u64>,
     outlived: RefCell<Option<String>>,
+    lost_lock: Cell<bool>,
     lines: RefCell<Option<Vec<String>>>,
 }
 
@@ -294,6 +295,7 @@ impl World {
             steps: Cell::default(),
             hash: Cell::new(config.seed),
             outlived: RefCell::default(),
+            lost_lock: Cell::default(),
             lines: RefCell::default(),
         });
         let host = Rc::new(Ground(world.me.clone()));
@@ -386,6 +388,11 @@ impl World {
     /// seen the connection end: more than the library has to bear.
     pub fn outlived(&self) -> Option<String> {
         self.outlived.borrow().clone()
+    }
+
+    /// Whether the answer to a LOCK_VDI got lost: then nobody can tell whose the lock is (5.15).
+    pub fn lost_lock(&self) -> bool {
+        self.lost_lock.get()
     }
 
     /// Keeps a readable account from here on.

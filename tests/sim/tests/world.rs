@@ -65,7 +65,7 @@ fn read(client: &Client, vdi: &Vdi, sector: u64) -> Result<u8> {
 }
 
 fn close(client: &Client) {
-    client.cluster.close(async |op| client.close_all(op).await);
+    client.cluster.close(async |op| client.close_all(op).await).unwrap();
 }
 
 /// Time passes, and everything that can happen does.
@@ -108,7 +108,7 @@ fn a_client_connects_to_a_gateway_in_no_time_of_ours() {
     let cluster = Cluster::new(world.gateways(0)).unwrap();
     cluster.start().unwrap();
     assert!(world.now() > Duration::ZERO && world.now() < s(1));
-    cluster.close(async |_| {});
+    cluster.close(async |_| Ok(())).unwrap();
     settle(&world);
 }
 

@@ -485,6 +485,9 @@ impl World {
     pub(super) fn reset_all(&self, node: NodeId) {
         for (id, stream) in self.streams.borrow_mut().iter_mut().enumerate() {
             if stream.node == node && stream.server != Server::Closed {
+                if stream.executing > 0 {
+                    self.lost_lock.set(true);
+                }
                 stream.executing = 0;
                 self.end(id, stream, Some(ErrorKind::ConnectionReset));
             }
@@ -623,6 +626,9 @@ impl World {
             let (response, payload) = match plan.answer {
                 Some((result, false)) => (Response::to(&request, 0, result), Vec::new()),
                 Some((result, true)) => {
+                    if let Some(world) = me.upgrade() {
+                        world.lost_lock.set(true);
+                    }
                     let (response, _) = servers.serve(node, request, payload).await;
                     (Response::to(&request, response.epoch.get(), result), Vec::new())
                 }
@@ -645,9 +651,13 @@ impl World {
 
     fn answer(&self, id: StreamId, name: u64, mut response: Response, payload: Vec<u8>, cut: bool) {
         response.data_length = (payload.len() as u32).into();
+        let is_lock = response.opcode == op::LOCK_VDI;
         let mut streams = self.streams.borrow_mut();
         let stream = &mut streams[id];
         stream.executing -= 1;
+        if is_lock && (cut || stream.server != Server::Open) {
+            self.lost_lock.set(true);
+        }
         self.trace(|| {
             let result = response.result().name().unwrap_or("another result");
             let (node, client) = (stream.node, stream.client);
