@@ -47,7 +47,8 @@ impl Client {
                 }
                 continue;
             }
-            if old.vdi_size != arm.vdi_size && made.vdi_size == arm.vdi_size {
+            let resized = old.vdi_size != arm.vdi_size && !inode::is_doomed(&old);
+            if resized && made.vdi_size == arm.vdi_size {
                 // Another client has resized it just before, and was told so.
                 let size = old.vdi_size.get().to_le_bytes().to_vec();
                 inode::write_header(cluster, op, new, VDI_SIZE_OFFSET, size).await?;

@@ -7,6 +7,7 @@ use sheepdog_proto::inode::STORE_ARRAY;
 use sheepdog_proto::{InodeHeader, SdResult, Vid};
 
 use super::inode::{self, answered, is_gone};
+use super::map::owner;
 use super::outcome::Outcome;
 use super::{Vdi, View, Which};
 use crate::clock::Instant;
@@ -92,10 +93,16 @@ impl Vdi {
                 }
                 Ok((vid, header)) => {
                     if let Some((index, entry)) = gone {
-                        if self.stored_entry(cluster, op, vid, &header, index).await? == entry {
-                            return Err(Error::Io("an object that the map names is gone"));
+                        let stored = self.stored_entry(cluster, op, vid, &header, index).await?;
+                        if stored != entry {
+                            return self.install(vid, header, retries);
                         }
-                        return self.install(vid, header, retries);
+                        // Discarded and written to again meanwhile, it is there again.
+                        let object = owner(entry)?.map(|owner| owner.data(index));
+                        return match object {
+                            Some(oid) if inode::exists(cluster, op, oid).await? => Ok(()),
+                            _ => Err(Error::Io("an object that the map names is gone")),
+                        };
                     }
                 }
                 // The working VDI of a moment ago: frozen or deleted by now.
