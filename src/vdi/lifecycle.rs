@@ -9,17 +9,20 @@ use sheepdog_proto::{
     DEFAULT_BLOCK_SIZE_SHIFT, InodeHeader, MAX_COPIES, Oid, SdResult, Vid, erasure_policy, op,
 };
 
-use super::entries::{empty_map, write_run};
+use super::entries::{SCAN, empty_map, write_run};
 use super::generation::Generation;
 use super::inode::{self, Name, Which, answered, is_gone, write_request};
 use super::outcome::{Outcome, Step};
 use super::{Client, Vdi, btree};
+use crate::clock::Instant;
 use crate::cluster::{Backoff, Call, Op};
 use crate::error::{Error, Refusal, Result};
 use crate::exec::try_for_each_concurrent;
 
 /// How long the undoing of a creation may take.
 pub const UNDO_LIMIT: Duration = Duration::from_secs(10);
+/// After so long without a change a deletion is taken for one that was broken off.
+const BROKEN_OFF: Duration = Duration::from_secs(2);
 /// Objects that are preallocated before their entries are stored together.
 const PREALLOC_RUN: u32 = 128;
 
@@ -184,7 +187,12 @@ impl Client {
         vid: Vid,
     ) -> Result<()> {
         let cluster = &self.cluster;
+        // Two at once would release everything twice (3.7, hazard 2).
+        let _turn = self.deletions.exclusive(vid.get()).await;
         let mut doomed = Doomed { vid, header: inode::read_header(cluster, op, vid).await? };
+        if doomed.header.is_deleted() && *which != Which::WORKING {
+            return Err(inode::no_tag());
+        }
         inode::check_any(&doomed.header, vid, name, which)?;
         // By its id: two snapshots can have one tag.
         let which = match doomed.header.is_snapshot() {
@@ -231,8 +239,11 @@ impl Client {
     async fn doom(&self, op: &Op, name: &Name, which: &Which, doomed: &Doomed) -> Result<()> {
         let (cluster, vid) = (&self.cluster, doomed.vid);
         // Of 0.8 nobody knows whether it removes the objects of a VDI without a size.
-        if self.generation(op).await? == Generation::Older || inode::is_doomed(&doomed.header) {
+        if self.generation(op).await? == Generation::Older {
             return Ok(());
+        }
+        if inode::is_doomed(&doomed.header) {
+            return self.leave_to_another(op, name, which, vid).await;
         }
         inode::write_header(cluster, op, vid, VDI_SIZE_OFFSET, vec![0; 8]).await?;
         // Whoever derives a VDI from the snapshot writes all of its inode back (4.2). It is over
@@ -244,6 +255,27 @@ impl Client {
             true => Ok(()),
             false => Err(Error::Io("another client uses the snapshot that is being deleted")),
         }
+    }
+
+    /// A snapshot is being deleted already. Where another client is at it, nobody else must be:
+    /// what both let go of would be released twice (3.7, hazard 2). Where nothing happens any more
+    /// it was broken off, and we go on with it.
+    async fn leave_to_another(&self, op: &Op, name: &Name, which: &Which, vid: Vid) -> Result<()> {
+        let cluster = &self.cluster;
+        let mut last = (Instant::now(), Vec::new());
+        while Instant::now() < last.0 + BROKEN_OFF {
+            match inode::lookup(cluster, op, name, which).await {
+                Ok(found) if found == vid => {}
+                Ok(_) => return Err(inode::no_tag()),
+                Err(error) => return Err(error),
+            }
+            let entries = inode::read_entries(cluster, op, vid, 0, SCAN).await?;
+            if entries != last.1 {
+                last = (Instant::now(), entries);
+            }
+            cluster.sleep_until(op, Instant::now() + BROKEN_OFF / 20).await?;
+        }
+        Ok(())
     }
 
     /// Lets go of all that a VDI names; its own objects are added to `own`.

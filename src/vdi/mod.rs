@@ -44,6 +44,8 @@ use open::{OpenVdis, Opened};
 pub struct Client {
     pub cluster: Cluster,
     open: Mutex<OpenVdis>,
+    /// VDIs and snapshots that are being deleted, by their ids.
+    deletions: IndexLocks,
     servers: Arc<Servers>,
 }
 
@@ -87,7 +89,8 @@ struct View {
 
 impl Client {
     pub fn new(cluster: Cluster) -> Client {
-        Client { cluster, open: Mutex::default(), servers: Arc::default() }
+        let (open, deletions) = (Mutex::default(), IndexLocks::default());
+        Client { cluster, open, deletions, servers: Arc::default() }
     }
 }
 

@@ -81,7 +81,11 @@ pub enum Seen {
     Sectors(Vec<(u64, Value)>),
     Vid(u32),
     /// An opened snapshot, or what info says: size in sectors.
-    Info { vid: u32, sectors: u64, tag: Option<Number> },
+    Info {
+        vid: u32,
+        sectors: u64,
+        tag: Option<Number>,
+    },
     Names(Vec<Number>),
     Snapshots(Vec<Of>),
     /// Whose value it is; None: there is no such attribute.
@@ -261,7 +265,9 @@ enum Register {
 impl Register {
     fn name(&self) -> Number {
         match *self {
-            Register::Sector(name, _) | Register::Size(name) | Register::Attr(name, _)
+            Register::Sector(name, _)
+            | Register::Size(name)
+            | Register::Attr(name, _)
             | Register::Name(name) => name,
         }
     }
@@ -301,9 +307,11 @@ impl<'a> Judge<'a> {
     fn new(records: &'a [Record], frame: Frame) -> Judge<'a> {
         let by_id = records.iter().enumerate().map(|(i, record)| (record.id, i)).collect();
         let taken = records.iter().enumerate().filter_map(|(i, record)| match record {
-            Record { action: Action::Snapshot { .. }, outcome: Outcome::Done(Seen::Vid(vid)), .. } => {
-                Some((*vid, i))
-            }
+            Record {
+                action: Action::Snapshot { .. },
+                outcome: Outcome::Done(Seen::Vid(vid)),
+                ..
+            } => Some((*vid, i)),
             _ => None,
         });
         let taken = taken.collect();
@@ -320,10 +328,22 @@ impl<'a> Judge<'a> {
         use Action::*;
         let through_handle = matches!(
             record.action,
-            Read { .. } | Write { .. } | Discard { .. } | Flush { .. } | Resize { .. }
-                | Status { .. } | Refresh { .. } | Info { .. } | Snapshot { .. } | Close { .. }
+            Read { .. }
+                | Write { .. }
+                | Discard { .. }
+                | Flush { .. }
+                | Resize { .. }
+                | Status { .. }
+                | Refresh { .. }
+                | Info { .. }
+                | Snapshot { .. }
+                | Close { .. }
         );
-        record.handle.filter(|_| through_handle).and_then(|id| self.by_id.get(&id)).map(|i| &self.records[*i])
+        record
+            .handle
+            .filter(|_| through_handle)
+            .and_then(|id| self.by_id.get(&id))
+            .map(|i| &self.records[*i])
     }
 
     // --- Effects ---
@@ -345,7 +365,8 @@ impl<'a> Judge<'a> {
     fn effect(&self, record: &Record, register: Register) -> Option<Held> {
         use Action::*;
         let never = !record.is_done() && record.is_definite() && !self.frame.faults;
-        if never || record.outcome == Outcome::Skipped || record.working() != Some(register.name()) {
+        if never || record.outcome == Outcome::Skipped || record.working() != Some(register.name())
+        {
             return None;
         }
         let copied = || record.of.map(|of| Held::CopyOf(of.vid));
@@ -369,7 +390,9 @@ impl<'a> Judge<'a> {
                 _ => None,
             },
             Register::Attr(_, wanted) => match record.action {
-                SetAttr { key, .. } if key == wanted => Some(Held::Number(u64::from(record.id) + 1)),
+                SetAttr { key, .. } if key == wanted => {
+                    Some(Held::Number(u64::from(record.id) + 1))
+                }
                 DelAttr { key, .. } if key == wanted => Some(Held::Number(0)),
                 _ => None,
             },
@@ -612,7 +635,11 @@ impl<'a> Judge<'a> {
                 {
                     let (size, look) = (Held::Number(*sectors), self.look_of_snapshot(taken));
                     if !self.allows(Register::Size(of.name), size, look, 0) {
-                        let what = format!("{}: snapshot {} has {sectors} sectors", text(record), taken.id);
+                        let what = format!(
+                            "{}: snapshot {} has {sectors} sectors",
+                            text(record),
+                            taken.id
+                        );
                         self.fail(Kind::Size, what);
                     }
                 }
@@ -626,7 +653,8 @@ impl<'a> Judge<'a> {
                     Some((_, before)) if self.may_change(of, sector, [*before, value]) => {}
                     Some((other, before)) => {
                         let other = text(&self.records[*other]);
-                        let what = format!("sector {sector} held {before} ({other}), and now {value}");
+                        let what =
+                            format!("sector {sector} held {before} ({other}), and now {value}");
                         self.fail(Kind::Snapshot, format!("{}: {what}", text(record)));
                     }
                 }
@@ -736,9 +764,8 @@ impl<'a> Judge<'a> {
             if self.may_be_deleted(record, name, tag) {
                 continue;
             }
-            let of_tag = |inode: &&Inode| {
-                inode.is_snapshot && inode.name == name && inode.tag == Some(tag)
-            };
+            let of_tag =
+                |inode: &&Inode| inode.is_snapshot && inode.name == name && inode.tag == Some(tag);
             let all: Vec<u32> = rest.inodes.iter().filter(of_tag).map(|inode| inode.vid).collect();
             if !all.contains(&vid) {
                 let what = format!("{}: {vid:06x} is no snapshot t{tag}", text(record));
@@ -934,7 +961,8 @@ impl<'a> Judge<'a> {
                 continue;
             }
             let opens = || {
-                of_name().filter(|r| matches!(r.action, Action::Open { .. }) && r.alone && r.is_done())
+                of_name()
+                    .filter(|r| matches!(r.action, Action::Open { .. }) && r.alone && r.is_done())
             };
             for first in opens() {
                 let lets_go = |record: &&Record| {
@@ -969,11 +997,12 @@ impl<'a> Judge<'a> {
                 Outcome::Failed(code, error) => Some((*code, error)),
                 _ => None,
             };
-            if self.frame.prompt && matches!(record.action, Action::Read { .. }) {
-                if failed.is_some() || record.took() > PROMPT {
-                    let what = format!("{}: took {:?}", text(record), record.took());
-                    self.fail(Kind::Slow, what);
-                }
+            if self.frame.prompt
+                && matches!(record.action, Action::Read { .. })
+                && (failed.is_some() || record.took() > PROMPT)
+            {
+                let what = format!("{}: took {:?}", text(record), record.took());
+                self.fail(Kind::Slow, what);
             }
             if let Some((code, error)) = failed
                 && self.is_unexplained(record, code)

@@ -5,7 +5,9 @@
 //! - [`clock`], [`net`]: what the core sees of the world.
 //! - [`world`]: time, nodes, connections; [`fault`]: what goes wrong in it, as data.
 //! - [`host`], [`model`]: what the servers do, and all that they know of the world.
-//! - `ops`, `play`, `check`, `shrink`: programs, what is right, and the shortest way to a failure.
+//! - [`ops`], [`shapes`], [`play`]: what programs do, as data, from seeds, and done.
+//! - [`check`], [`rules`]: what they may see, and what their library may ask of servers.
+//! - [`shrink`]: the shortest way to a failure.
 
 // The core's own unit tests are for the real one.
 #![cfg(not(test))]

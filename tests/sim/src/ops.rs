@@ -51,7 +51,7 @@ pub struct Op {
     pub start: Start,
     /// Milliseconds; 0: none.
     pub deadline: u32,
-    /// The future is dropped when it waits for the so-manieth time, counted from 1.
+    /// The future is dropped when it waits for that time, counted from 1.
     pub drop_at: Option<u32>,
     pub action: Action,
 }
@@ -76,31 +76,98 @@ pub enum Which {
 /// left out where it has none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
-    Create { name: Number, sectors: u64, shift: u8, hyper: bool, prealloc: bool },
-    Open { name: Number },
-    Close { name: Number },
-    Read { name: Number, at: u64, len: u64 },
-    Write { name: Number, at: u64, len: u64 },
+    Create {
+        name: Number,
+        sectors: u64,
+        shift: u8,
+        hyper: bool,
+        prealloc: bool,
+    },
+    Open {
+        name: Number,
+    },
+    Close {
+        name: Number,
+    },
+    Read {
+        name: Number,
+        at: u64,
+        len: u64,
+    },
+    Write {
+        name: Number,
+        at: u64,
+        len: u64,
+    },
     /// Also what zeroes are written by.
-    Discard { name: Number, at: u64, len: u64 },
-    Flush { name: Number },
-    Resize { name: Number, sectors: u64 },
-    Status { name: Number },
-    Refresh { name: Number },
-    Info { name: Number },
+    Discard {
+        name: Number,
+        at: u64,
+        len: u64,
+    },
+    Flush {
+        name: Number,
+    },
+    Resize {
+        name: Number,
+        sectors: u64,
+    },
+    Status {
+        name: Number,
+    },
+    Refresh {
+        name: Number,
+    },
+    Info {
+        name: Number,
+    },
     List,
-    Snapshot { name: Number, tag: Number },
-    OpenSnap { name: Number, which: Which, slot: Number },
-    ReadSnap { slot: Number, at: u64, len: u64 },
-    CloseSnap { slot: Number },
-    Snapshots { name: Number },
-    DeleteSnap { name: Number, which: Which },
-    Rollback { slot: Number },
-    Clone { slot: Number, name: Number },
-    Delete { name: Number },
-    SetAttr { name: Number, key: Number },
-    GetAttr { name: Number, key: Number },
-    DelAttr { name: Number, key: Number },
+    Snapshot {
+        name: Number,
+        tag: Number,
+    },
+    OpenSnap {
+        name: Number,
+        which: Which,
+        slot: Number,
+    },
+    ReadSnap {
+        slot: Number,
+        at: u64,
+        len: u64,
+    },
+    CloseSnap {
+        slot: Number,
+    },
+    Snapshots {
+        name: Number,
+    },
+    DeleteSnap {
+        name: Number,
+        which: Which,
+    },
+    Rollback {
+        slot: Number,
+    },
+    Clone {
+        slot: Number,
+        name: Number,
+    },
+    Delete {
+        name: Number,
+    },
+    SetAttr {
+        name: Number,
+        key: Number,
+    },
+    GetAttr {
+        name: Number,
+        key: Number,
+    },
+    DelAttr {
+        name: Number,
+        key: Number,
+    },
     /// Closes the client, with all that is under way, and puts a new one in its place.
     Renew,
 }
@@ -110,11 +177,25 @@ impl Action {
     pub fn name(&self) -> Option<Number> {
         use Action::*;
         match *self {
-            Create { name, .. } | Open { name } | Close { name } | Read { name, .. }
-            | Write { name, .. } | Discard { name, .. } | Flush { name } | Resize { name, .. }
-            | Status { name } | Refresh { name } | Info { name } | Snapshot { name, .. }
-            | OpenSnap { name, .. } | Snapshots { name } | DeleteSnap { name, .. }
-            | Clone { name, .. } | Delete { name } | SetAttr { name, .. } | GetAttr { name, .. }
+            Create { name, .. }
+            | Open { name }
+            | Close { name }
+            | Read { name, .. }
+            | Write { name, .. }
+            | Discard { name, .. }
+            | Flush { name }
+            | Resize { name, .. }
+            | Status { name }
+            | Refresh { name }
+            | Info { name }
+            | Snapshot { name, .. }
+            | OpenSnap { name, .. }
+            | Snapshots { name }
+            | DeleteSnap { name, .. }
+            | Clone { name, .. }
+            | Delete { name }
+            | SetAttr { name, .. }
+            | GetAttr { name, .. }
             | DelAttr { name, .. } => Some(name),
             List | ReadSnap { .. } | CloseSnap { .. } | Rollback { .. } | Renew => None,
         }
@@ -144,7 +225,7 @@ impl Schedule {
         Schedule {
             config: self.config.clone(),
             ops: ops.map(|op| Op { start: rebase(op.start), ..op.clone() }).collect(),
-            faults: faults.map(|(_, fault)| fault.clone()).collect(),
+            faults: faults.map(|(_, fault)| *fault).collect(),
         }
     }
 }
@@ -174,13 +255,15 @@ const MAGIC: u64 = 0x5ec7_0000_0000_0000;
 
 /// What `id` writes to `len` sectors at `at`.
 pub fn contents(id: OpId, at: u64, len: u64) -> Vec<u8> {
-    let words = (at..at + len).flat_map(|sector| (0..32).flat_map(move |_| [MAGIC | u64::from(id), sector]));
+    let words = (at..at + len)
+        .flat_map(|sector| (0..32).flat_map(move |_| [MAGIC | u64::from(id), sector]));
     words.flat_map(u64::to_le_bytes).collect()
 }
 
 /// What the sector `at` holds.
 pub fn value(bytes: &[u8], at: u64) -> Value {
-    let mut words = bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap_or_default()));
+    let mut words =
+        bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap_or_default()));
     let (first, second) = (words.next().unwrap_or(1), words.next().unwrap_or(1));
     if first == 0 && second == 0 && words.clone().all(|word| word == 0) {
         return Value::Zero;
@@ -269,7 +352,10 @@ impl Display for Schedule {
         let c = &self.config;
         write!(f, "seed={} nodes={} copies={} clients={}", c.seed, c.nodes, c.copies, c.clients)?;
         let flags = [
-            ("lock", c.lock), ("recycle", c.recycle), ("hazards", c.hazards), ("prompt", c.prompt),
+            ("lock", c.lock),
+            ("recycle", c.recycle),
+            ("hazards", c.hazards),
+            ("prompt", c.prompt),
         ];
         for (name, _) in flags.iter().filter(|(_, set)| *set) {
             write!(f, " {name}")?;
@@ -313,8 +399,12 @@ impl<'a> Words<'a> {
     /// As [`Words::marked`], where that is next.
     fn optional<T: FromStr>(&mut self, mark: char) -> Result<Option<T>, String> {
         match self.words.peek() {
-            Some(word) if word[1..].starts_with(|c: char| c.is_ascii_digit())
-                && word.starts_with(mark) => self.marked(mark).map(Some),
+            Some(word)
+                if word[1..].starts_with(|c: char| c.is_ascii_digit())
+                    && word.starts_with(mark) =>
+            {
+                self.marked(mark).map(Some)
+            }
             _ => Ok(None),
         }
     }

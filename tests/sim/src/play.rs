@@ -16,10 +16,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use sheepdog_proto::{InodeHeader, Oid, Vid};
 use sheepdog_proto::oid::OidKind;
+use sheepdog_proto::{InodeHeader, Oid, Vid};
 
-use crate::check::{self, ClientId, Frame, Inode, Kind, Of, Outcome, Phase, Record, Rest, Seen, Violation};
+use crate::check::{
+    self, ClientId, Frame, Inode, Kind, Of, Outcome, Phase, Record, Rest, Seen, Violation,
+};
 use crate::cluster::{Cluster, Op as Bounds};
 use crate::error::{Error, Result};
 use crate::exec::Completion;
@@ -322,7 +324,8 @@ impl Player {
     fn stuck(&self, why: &str) -> Stuck {
         let records = self.records.borrow();
         let open = records.iter().filter(|record| record.outcome == Outcome::Open);
-        let open: Vec<String> = open.map(|record| format!("{} {}", record.id, record.action)).collect();
+        let open: Vec<String> =
+            open.map(|record| format!("{} {}", record.id, record.action)).collect();
         Stuck(format!("{why} at {:?}: {}", self.world.now(), open.join(", ")))
     }
 
@@ -343,7 +346,8 @@ impl Player {
     /// Has time stop where the next operation begins.
     fn set_alarm(&self) {
         let next = self.timed.borrow().first_key_value().map(|((at, _), _)| *at);
-        let next = next.into_iter().chain(self.wait.get()).filter(|at| *at > self.world.now()).min();
+        let next =
+            next.into_iter().chain(self.wait.get()).filter(|at| *at > self.world.now()).min();
         self.alarm.set_timer(next.map(|at| at - self.world.now()));
     }
 
@@ -380,7 +384,8 @@ impl Player {
             }
             self.due.borrow_mut().extend(postponed);
             for place in &self.places {
-                let ready = !place.busy.get() && place.fd.get() >= 0 && net::is_ready(place.fd.get());
+                let ready =
+                    !place.busy.get() && place.fd.get() >= 0 && net::is_ready(place.fd.get());
                 let client = if ready { place.client.borrow().clone() } else { None };
                 if let Some(client) = client {
                     idle = false;
@@ -449,13 +454,11 @@ impl Player {
             phase,
         };
         let handle = match op.action {
-            Action::ReadSnap { slot, .. } | Action::Rollback { slot } | Action::Clone { slot, .. } => {
-                place.slots.borrow().get(&slot).cloned()
-            }
+            Action::ReadSnap { slot, .. }
+            | Action::Rollback { slot }
+            | Action::Clone { slot, .. } => place.slots.borrow().get(&slot).cloned(),
             Action::CloseSnap { slot } => place.slots.borrow_mut().remove(&slot),
-            Action::Close { name } => {
-                place.working.borrow_mut().get_mut(&name).and_then(Vec::pop)
-            }
+            Action::Close { name } => place.working.borrow_mut().get_mut(&name).and_then(Vec::pop),
             action => action.name().and_then(|name| place.working(name)),
         };
         if let Some(handle) = &handle {
@@ -536,7 +539,8 @@ impl Player {
                             record.of = Some(of);
                             let handle = Handle { vdi, opened_by, of: Some(of) };
                             let before = place.slots.borrow_mut().insert(slot, handle);
-                            if let (Some(before), Some(client)) = (before, &*place.client.borrow()) {
+                            if let (Some(before), Some(client)) = (before, &*place.client.borrow())
+                            {
                                 client.close_snapshot(&before.vdi);
                             }
                         }
@@ -559,12 +563,7 @@ impl Player {
     }
 
     /// What an operation does; None where it has nothing to do it to.
-    fn work(
-        &self,
-        op: &Op,
-        client: Option<Arc<Client>>,
-        handle: Option<Handle>,
-    ) -> Option<Work> {
+    fn work(&self, op: &Op, client: Option<Arc<Client>>, handle: Option<Handle>) -> Option<Work> {
         let client = client?;
         let id = op.id;
         let vdi = handle.map(|handle| handle.vdi);
@@ -679,9 +678,9 @@ impl Player {
                 let setter = <[u8; 4]>::try_from(&bytes[..]).map_or(u32::MAX, u32::from_le_bytes);
                 Ok((Seen::Attr(Some(setter)), None))
             }),
-            Action::DelAttr { name, key } => task!(|op| {
-                client.delete_attr(op, &key_of(name, key)?).await.map(nothing)
-            }),
+            Action::DelAttr { name, key } => {
+                task!(|op| client.delete_attr(op, &key_of(name, key)?).await.map(nothing))
+            }
             Action::Renew => task!(|_op| Ok(nothing(()))),
         })
     }
@@ -783,10 +782,13 @@ impl Player {
         let client = self.places[place].id.get();
         for inode in self.inodes().into_iter().filter(|inode| !inode.is_snapshot) {
             let name = inode.name;
-            let knows = self.records.borrow().iter().any(|record| {
-                record.client == client && record.action == Action::Open { name }
-            });
-            if knows && let Outcome::Done(_) = self.ask(place, Action::Open { name }, Phase::After)? {
+            let knows =
+                self.records.borrow().iter().any(|record| {
+                    record.client == client && record.action == Action::Open { name }
+                });
+            if knows
+                && let Outcome::Done(_) = self.ask(place, Action::Open { name }, Phase::After)?
+            {
                 self.ask(place, Action::Close { name }, Phase::After)?;
             }
         }
@@ -795,12 +797,16 @@ impl Player {
 
     /// The ranges of a name that were written to, and lie in it as it is now.
     fn ranges(&self, name: Number) -> BTreeSet<(u64, u64)> {
-        let family: BTreeSet<Number> = self.records.borrow().iter().filter_map(|record| {
-            match (record.action, record.of) {
+        let family: BTreeSet<Number> = self
+            .records
+            .borrow()
+            .iter()
+            .filter_map(|record| match (record.action, record.of) {
                 (Action::Clone { name: to, .. }, Some(of)) if to == name => Some(of.name),
                 _ => None,
-            }
-        }).chain([name]).collect();
+            })
+            .chain([name])
+            .collect();
         let size = self.size(name);
         let records = self.records.borrow();
         let written = records.iter().filter_map(|record| match record.action {
@@ -813,8 +819,12 @@ impl Player {
     /// Sectors of the working VDI.
     fn size(&self, name: Number) -> u64 {
         let cluster = self.world.servers();
-        let inodes = self.inodes().into_iter().filter(|inode| !inode.is_snapshot && inode.name == name);
-        inodes.last().and_then(|inode| cluster.inode(inode.vid)).map_or(0, |inode| sectors(&inode.header))
+        let mut inodes =
+            self.inodes().into_iter().filter(|inode| !inode.is_snapshot && inode.name == name);
+        inodes
+            .next_back()
+            .and_then(|inode| cluster.inode(inode.vid))
+            .map_or(0, |inode| sectors(&inode.header))
     }
 
     fn header(&self, vid: u32) -> Option<InodeHeader> {
@@ -926,7 +936,11 @@ impl Player {
     }
 
     /// Deletes what there is, in an order of the seed's; what remains must stay whole.
-    fn delete_all(self: &Rc<Self>, fresh: usize, rest: &mut Rest) -> std::result::Result<(), Stuck> {
+    fn delete_all(
+        self: &Rc<Self>,
+        fresh: usize,
+        rest: &mut Rest,
+    ) -> std::result::Result<(), Stuck> {
         let mut inodes = rest.inodes.clone();
         let turn = self.schedule.config.seed as usize % inodes.len().max(1);
         inodes.rotate_left(turn);

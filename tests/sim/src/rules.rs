@@ -97,9 +97,10 @@ impl Observer for Rules {
         let (name, payload) = (op::name(request.opcode), payload.to_vec());
         let change = Change { client, name, doing, payload };
         let state = &mut *self.0.borrow_mut();
-        let others = state.in_flight.values().filter(|other| {
-            other.client == client && change.doing.conflicts(&other.doing)
-        });
+        let others = state
+            .in_flight
+            .values()
+            .filter(|other| other.client == client && change.doing.conflicts(&other.doing));
         state.broken.extend(others.map(|other| (other.clone(), change.clone())));
         state.in_flight.insert(number, change);
     }

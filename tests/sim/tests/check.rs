@@ -38,9 +38,10 @@ impl History {
 
     fn add(&mut self, client: ClientId, action: Action, outcome: Outcome) -> &mut Record {
         let (begin, end) = (self.tick(), self.tick());
-        let opened = self.records.iter().rev().find(|record| {
-            record.client == client && matches!(record.action, Action::Open { .. })
-        });
+        let opened =
+            self.records.iter().rev().find(|record| {
+                record.client == client && matches!(record.action, Action::Open { .. })
+            });
         let handle = opened.map(|record| record.id);
         let id = self.records.len() as OpId;
         self.records.push(Record {
@@ -99,8 +100,7 @@ impl History {
 
     /// The operation began before that other one ended, and ended after it.
     fn beside(&mut self, id: OpId, other: OpId) {
-        let (begin, end) =
-            (self.records[other as usize].begin, self.records[other as usize].end);
+        let (begin, end) = (self.records[other as usize].begin, self.records[other as usize].end);
         let record = &mut self.records[id as usize];
         record.begin = begin + 1;
         record.end = end.map(|end| end + 1);

@@ -15,11 +15,12 @@ macro_rules! seeds {
 }
 
 /// Shapes that the library has.
-const MUST_FIND: &[(&str, &str)] = seeds!();
+const MUST_FIND: &[(&str, &str)] = &[];
 
 /// Shapes that it is mended of.
 const MUST_NOT_FIND: &[(&str, &str)] = seeds!(
-    "s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11", "s12", "s13", "s14"
+    "s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11", "s12", "s13", "s14",
+    "s15"
 );
 
 /// The kinds of violation and the schedules of a file.
