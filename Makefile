@@ -29,19 +29,20 @@ transcript-dog-geometry transcript-qemu: superset := --superset
 .DELETE_ON_ERROR:
 .PHONY: help deps deps-demo build demo test lint test-rust test-c test-c-mimic test-valgrind \
         test-asan test-tsan check-symbols test-install test-readme test-tgt transcripts soak torture \
-        install uninstall clean cargo
+        sim sim-soak sim-model install uninstall clean cargo
 
 help:
 	@echo 'make build          the library, build/lib, and the server lamb, build/bin'
 	@echo 'make demo           stores a file (FILE=...) in a VDI and reads it back'
 	@echo 'make test           every test there is; the parts:'
-	@echo '    lint test-rust test-c test-c-mimic test-valgrind check-symbols test-install test-readme'
-	@echo '    test-tgt transcripts (or one: transcript-qemu)'
+	@echo '    lint test-rust sim sim-model test-c test-c-mimic test-valgrind check-symbols'
+	@echo '    test-install test-readme test-tgt transcripts (or one: transcript-qemu)'
 	@echo 'make test-c         the C tests (SD_TEST_ADDR=host:port for a server other than lamb,'
 	@echo '                    SD_TEST_DOG=path of its dog for the tests of both on one cluster)'
 	@echo 'make test-asan      the C tests with the address and undefined behaviour sanitizers'
 	@echo 'make test-tsan      the C tests with the thread sanitizer (a nightly toolchain)'
 	@echo 'make test-tgt       a SCSI test suite against tgtd, a Sheepdog client of others, on lamb'
+	@echo 'make sim            the library against simulated servers, for SIM_SECONDS; sim-soak: for an hour'
 	@echo 'make soak           two random clients against a model (SOAK_SECONDS, SD_TEST_ADDR)'
 	@echo 'make torture        gateways that stop under writers (SD_TEST_ADDR, SD_TEST_PIDS, TORTURE_SECONDS)'
 	@echo 'make install        to PREFIX ($(PREFIX)), below DESTDIR; also libdir includedir bindir mandir'
@@ -100,8 +101,8 @@ demo: deps-demo build build/examples/quickstart
 
 # --- Testing ---
 
-test: deps build lint test-rust test-c test-c-mimic test-valgrind check-symbols test-install \
-      test-readme test-tgt transcripts
+test: deps build lint test-rust sim sim-model test-c test-c-mimic test-valgrind check-symbols \
+      test-install test-readme test-tgt transcripts
 	@echo 'make test: everything passed'
 
 lint:
@@ -113,6 +114,25 @@ lint:
 
 test-rust: build
 	LAMB=$(CURDIR)/build/bin/lamb $(CARGO) test --workspace
+
+# The core of the library against simulated servers, time and faults: tests/sim. A failure prints the
+# line that shows it again (target/sim/sim replay 'LINE' --trace).
+SIM_SECONDS ?= 30
+SIM_FROM    ?= $(shell date +%s)000
+sim:
+	$(CARGO) build --profile sim --package sim-tests --bins
+	$(CARGO_TARGET_DIR)/sim/sim run --seconds $(SIM_SECONDS) --from $(SIM_FROM)
+sim-soak: SIM_SECONDS = 3600
+sim-soak:
+	$(CARGO) build --profile sim --package sim-tests --bins
+	$(CARGO_TARGET_DIR)/sim/sim run --all --seconds $(SIM_SECONDS) --from $(SIM_FROM)
+
+# The simulated servers answer recorded sessions as the real one did.
+sim-model: $(addprefix sim-model-,dog-basic dog-errors dog-geometry qemu tgt)
+sim-model-%:
+	$(CARGO) build --quiet --profile sim --package sim-tests --bin model-server
+	tests/sim/with-model.sh $(CARGO_TARGET_DIR)/sim/model-server \
+	    python3 tests/transcripts/replay.py {} tests/transcripts/$*.jsonl
 
 # The model test for a while on a lamb, or on the cluster at SD_TEST_ADDR (host:port, several with
 # commas between). SD_TEST_STORE_DIR: the directory of its nodes' stores, to look for lost objects.

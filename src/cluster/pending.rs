@@ -329,3 +329,192 @@ impl Pending {
         forgotten
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sheepdog_proto::SdResult;
+    use sheepdog_proto::header::{ObjArm, VdiArm};
+
+    use super::*;
+    use crate::wire::{Dest, Wire};
+
+    const LINK: LinkId = LinkId { key: 0, serial: 1 };
+
+    fn vid(n: u32) -> Vid {
+        Vid::new(n).unwrap()
+    }
+
+    fn object(opcode: u8, oid: Oid, offset: u32, len: usize) -> Touches {
+        let arm = ObjArm { oid: oid.0.into(), offset: offset.into(), ..Default::default() };
+        Touches::of(&Request::new(opcode, op::FLAG_WRITE, arm), &vec![1; len].into(), None)
+    }
+
+    fn write(oid: Oid, offset: u32, len: usize) -> Touches {
+        object(op::WRITE_OBJ, oid, offset, len)
+    }
+
+    fn read(oid: Oid, offset: u32, len: u32) -> Touches {
+        Touches::of(&Request::read(oid, offset, len), &SendBuf::EMPTY, None)
+    }
+
+    fn named(opcode: u8, name: &str, base: u32, also: Option<Vid>) -> Touches {
+        let mut payload = name.as_bytes().to_vec();
+        payload.resize(NAME_LEN, 0);
+        let arm = VdiArm { base_vdi_id: base.into(), ..Default::default() };
+        Touches::of(&Request::new(opcode, op::FLAG_WRITE, arm), &payload.into(), also)
+    }
+
+    fn entry(touches: Touches, call: CallId) -> Entry {
+        let id = Wire::new().submit(Request::default(), SendBuf::EMPTY, Dest::None).unwrap();
+        let (opcode, since) = (op::WRITE_OBJ, Instant::now());
+        Entry { touches, call, opcode, link: LINK, id, since, end: End::Open, payload: None }
+    }
+
+    /// Whether `later` waits while `pending` may still happen.
+    fn waits(later: Touches, pending: Touches) -> bool {
+        let mut registry = Pending::default();
+        registry.add(entry(pending, 1));
+        registry.blocks(&later, 2).is_some()
+    }
+
+    #[test]
+    fn what_touches_the_same_object_or_its_entry_waits_and_nothing_else() {
+        let (a, map) = (vid(0xa), |index: u32| MAP_OFFSET + 4 * index);
+        let pending = write(a.data(3), 4096, 512);
+        let create = |index| object(op::CREATE_AND_WRITE_OBJ, a.data(index), 0, 512);
+        for later in [
+            write(a.data(3), 0, 1),
+            create(3),
+            object(op::REMOVE_OBJ, a.data(3), 0, 0),
+            write(a.inode(), map(3), 4),
+            write(a.inode(), map(0), 16),
+            read(a.inode(), map(0), 4096),
+            named(op::NEW_VDI, "x", 0xa, None),
+            named(op::DEL_VDI, "x", 0, Some(a)),
+            named(op::RELEASE_VDI, "x", 0xa, None),
+            Touches::vdi(a),
+            Touches::everything(),
+        ] {
+            assert!(waits(later, pending), "{later:?}");
+        }
+        for later in [
+            read(a.data(3), 0, 512),
+            write(a.data(3), 0, 0),
+            write(a.data(4), 0, 1),
+            create(2),
+            write(a.inode(), map(4), 4),
+            write(a.inode(), 536, 8),
+            read(a.inode(), 0, MAP_OFFSET),
+            write(vid(0xb).data(3), 0, 1),
+            named(op::NEW_VDI, "x", 0xb, None),
+            named(op::LOCK_VDI, "x", 0, None),
+        ] {
+            assert!(!waits(later, pending), "{later:?}");
+        }
+    }
+
+    #[test]
+    fn names_locks_and_attributes_wait_for_their_own() {
+        let of = |opcode| named(opcode, "a", 0, None);
+        let (new, delete) = (of(op::NEW_VDI), named(op::DEL_VDI, "a", 0, Some(vid(7))));
+        for pending in [new, delete] {
+            for later in [op::NEW_VDI, op::DEL_VDI, op::GET_VDI_INFO, op::LOCK_VDI] {
+                assert!(waits(of(later), pending));
+                assert!(!waits(named(later, "b", 0, None), pending), "another name");
+            }
+        }
+        assert!(waits(write(vid(7).data(0), 0, 1), delete));
+        let release = named(op::RELEASE_VDI, "a", 7, None);
+        assert!(waits(of(op::LOCK_VDI), release) && waits(release, of(op::LOCK_VDI)));
+        assert!(!waits(of(op::GET_VDI_INFO), of(op::LOCK_VDI)));
+        assert!(!waits(write(vid(7).data(0), 0, 1), release), "it only asks about the VDI");
+        let (hash, get) = (vid_of_name(b"a"), of(op::GET_VDI_ATTR));
+        let value = write(hash.attr(1), 520, 8);
+        assert!(waits(value, value) && !waits(get, value));
+        assert!(!waits(of(op::GET_VDI_INFO), value));
+    }
+
+    #[test]
+    fn the_index_of_a_hypervolume_is_one_thing() {
+        let a = vid(0xa);
+        let (node, root) = (write(a.btree(1), 0, 4096), write(a.inode(), MAP_OFFSET - 4, 64));
+        assert!(waits(root, node) && waits(write(a.btree(2), 0, 8), node));
+        assert!(waits(read(a.btree(1), 0, 8192), root) && waits(read(a.inode(), 568, 8192), node));
+        // Past the objects that an array can have.
+        assert!(!waits(write(a.data(u32::MAX), 0, 1), node));
+        assert!(waits(write(a.data(u32::MAX), 0, 1), write(a.data(u32::MAX), 0, 1)));
+    }
+
+    #[test]
+    fn what_is_sent_again_does_not_wait_for_its_own_copies_and_what_asks_is_not_kept() {
+        let touches = write(vid(1).data(0), 0, 512);
+        let mut registry = Pending::default();
+        registry.add(entry(read(vid(1).inode(), 0, 8), 1));
+        assert!(registry.is_empty());
+        registry.add(entry(touches, 5));
+        assert!(registry.blocks(&touches, 5).is_none());
+        registry.add(entry(touches, 6));
+        assert!(registry.blocks(&touches, 5).is_some());
+    }
+
+    #[test]
+    fn an_answer_ends_it_and_an_end_of_the_connection_only_after_a_while() {
+        let touches = write(vid(1).data(0), 0, 512);
+        let (mut registry, now) = (Pending::default(), Instant::now());
+        let one = entry(touches, 1);
+        let id = one.id;
+        registry.add(one);
+        registry.answered(LinkId { serial: 2, ..LINK }, id, Response::default());
+        assert!(registry.has_open(LINK), "of another connection");
+        registry.answered(LINK, id, Response::default());
+        assert!(registry.is_empty());
+
+        registry.add(entry(touches, 1));
+        registry.ended(LINK, End::Closed(now));
+        assert_eq!(registry.blocks(&touches, 2).unwrap().until, now + SETTLE);
+        assert!(registry.expire(now + SETTLE / 2).is_empty() && !registry.is_empty());
+        assert!(registry.expire(now + SETTLE).is_empty(), "it needs no word");
+        assert!(registry.is_empty());
+    }
+
+    #[test]
+    fn a_gateway_that_vanished_is_dead_once_a_later_epoch_is_without_it() {
+        let touches = write(vid(1).data(0), 0, 512);
+        let (mut registry, now) = (Pending::default(), Instant::now());
+        registry.add(entry(touches, 1));
+        registry.ended(LINK, End::Vanished { gateway: 2, epoch: 7 });
+        assert_eq!(registry.blocks(&touches, 2).unwrap().vanished, Some((2, 7)));
+        registry.dead(1, 8, now);
+        registry.dead(2, 7, now);
+        assert!(registry.expire(now + SETTLE).is_empty() && !registry.is_empty());
+        registry.dead(2, 8, now);
+        registry.expire(now + SETTLE);
+        assert!(registry.is_empty());
+        // Or nobody ever knows.
+        registry.add(entry(touches, 1));
+        assert_eq!(registry.expire(now + 2 * FORGET), [op::WRITE_OBJ], "to be logged");
+    }
+
+    #[test]
+    fn a_late_success_is_kept_for_whoever_asked_for_that() {
+        let mut registry = Pending::default();
+        for (result, kept) in [(SdResult::VDI_LOCKED, 0), (SdResult::SUCCESS, 1)] {
+            let lock = named(op::LOCK_VDI, "a", 0, None);
+            let entry = Entry { payload: Some(SendBuf::EMPTY), ..entry(lock, 1) };
+            let id = entry.id;
+            registry.add(entry);
+            registry.answered(LINK, id, Response::to(&Request::default(), 1, result));
+            assert_eq!(registry.late.len(), kept);
+        }
+    }
+
+    #[test]
+    fn past_the_limit_changes_wait_and_questions_do_not() {
+        let mut registry = Pending::default();
+        for n in 0..MAX as u32 {
+            registry.add(entry(write(vid(1).data(n), 0, 1), 1));
+        }
+        assert!(registry.blocks(&write(vid(2).data(0), 0, 1), 2).is_some());
+        assert!(registry.blocks(&read(vid(2).inode(), 0, 8), 2).is_none());
+    }
+}
