@@ -1131,9 +1131,10 @@ impl<'a> Judge<'a> {
 
     // --- The servers at rest ---
 
-    /// Where a snapshot meets another client's map update, servers may forget the reference that
-    /// the snapshot has to the object (the update clears it after the snapshot has counted it):
-    /// whoever deletes the one takes the object from the other. No client can prevent that.
+    /// Where a snapshot meets another client's map update, servers may undo the update and not what
+    /// it released, or forget the reference that the snapshot has to the object (the update clears
+    /// it after the snapshot has counted it): then whoever discards or deletes the one takes the
+    /// object from the other. No client can prevent that.
     ///
     /// The same where a discard, or a resize, reaches a snapshot within one round trip (7.2).
     ///
@@ -1165,8 +1166,8 @@ impl<'a> Judge<'a> {
             ) && record.outcome != Outcome::Skipped
         });
         self.violations.retain(|violation| match violation.kind {
-            Kind::Missing => false,
-            Kind::Content | Kind::Snapshot | Kind::Refused => !deletes && !releases,
+            Kind::Missing | Kind::Refused => false,
+            Kind::Content | Kind::Snapshot => !deletes && !releases,
             _ => true,
         });
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use sim::check::{Kind, Violation};
 use sim::ops::Schedule;
-use sim::play::{Report, play};
+use sim::play::{Report, keep_panics, play};
 use sim::shapes::{SHAPES, Shape};
 use sim::shrink::{shows, shrink};
 
@@ -38,7 +38,7 @@ impl Args {
 
 fn main() -> ExitCode {
     // A panic of the library is a violation, and told as one.
-    std::panic::set_hook(Box::new(|_| {}));
+    keep_panics();
     let args = Args { words: std::env::args().skip(1).collect() };
     match args.words.first().map(String::as_str) {
         Some("run") => run(&args),

@@ -91,9 +91,8 @@ pub fn play(schedule: &Schedule, trace: bool) -> Report {
         Ok(Ok(())) => {}
         Ok(Err(Stuck(what))) => violations.push(Violation { kind: Kind::Hang, what }),
         Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()));
-            let what = text.unwrap_or_default();
+            drop(panic);
+            let what = LAST_PANIC.take();
             violations.push(Violation { kind: Kind::Panic, what });
         }
     }
@@ -123,6 +122,15 @@ thread_local! {
 
 fn current() -> Option<Rc<Player>> {
     CURRENT.with_borrow(Option::clone)
+}
+
+thread_local! {
+    static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Has panics kept for the report instead of printed.
+pub fn keep_panics() {
+    std::panic::set_hook(Box::new(|panic| LAST_PANIC.set(panic.to_string())));
 }
 
 /// It does not go on, and why.

@@ -579,7 +579,7 @@ impl World {
         {
             let mut nodes = self.nodes.borrow_mut();
             let slot = &mut nodes[node];
-            if slot.life != life || !slot.member {
+            if slot.life != life || !slot.member || !slot.dead {
                 return;
             }
             slot.member = false;
