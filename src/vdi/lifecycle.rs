@@ -225,7 +225,7 @@ impl Client {
                     }
                 }
                 Left::Successor(next) => {
-                    doomed = next;
+                    doomed = *next;
                     own.clear();
                 }
             }
@@ -320,7 +320,7 @@ impl Client {
                 }
                 // By a snapshot of the one we were at.
                 let header = inode::read_header(cluster, op, found).await?;
-                Ok(Left::Successor(Doomed { vid: found, header }))
+                Ok(Left::Successor(Box::new(Doomed { vid: found, header })))
             }
             Ok(_) => Ok(Left::Nothing),
             result if is_gone(&result) => Ok(Left::Nothing),
@@ -341,7 +341,7 @@ enum Left {
     /// The VDI is still there.
     Same,
     /// The name went on as another one.
-    Successor(Doomed),
+    Successor(Box<Doomed>),
 }
 
 /// How often a deletion finds that entries were stored meanwhile.
