@@ -118,11 +118,12 @@ test-rust: build
 # The core of the library against simulated servers, time and faults: tests/sim. A failure prints the
 # line that shows it again (target/sim/sim replay 'LINE' --trace).
 SIM_SECONDS ?= 30
-SIM_FROM    ?= $(shell date +%s)000
+SIM_FROM    ?= 1
 sim:
 	$(CARGO) build --profile sim --package sim-tests --bins
 	$(CARGO_TARGET_DIR)/sim/sim run --seconds $(SIM_SECONDS) --from $(SIM_FROM)
 sim-soak: SIM_SECONDS = 3600
+sim-soak: SIM_FROM    = $(shell date +%s)000
 sim-soak:
 	$(CARGO) build --profile sim --package sim-tests --bins
 	$(CARGO_TARGET_DIR)/sim/sim run --all --seconds $(SIM_SECONDS) --from $(SIM_FROM)
