@@ -245,6 +245,11 @@ impl Client {
         if inode::is_doomed(&doomed.header) {
             return self.leave_to_another(op, name, which, vid).await;
         }
+        // A map that cannot be read is none that can be emptied: then the snapshot stays.
+        let count = inode::objects(&doomed.header);
+        for first in (0..count).step_by(SCAN as usize) {
+            inode::read_entries(cluster, op, vid, first, SCAN.min(count - first)).await?;
+        }
         inode::write_header(cluster, op, vid, VDI_SIZE_OFFSET, vec![0; 8]).await?;
         // Whoever derives a VDI from the snapshot writes all of its inode back (4.2). It is over
         // once a later operation of the cluster is.

@@ -58,16 +58,20 @@ impl Client {
                 Ok(()) | Err(Error::Refused(Refusal::NoVdi)) => {}
                 Err(error) => return Err(error),
             }
-            self.tag(op, &vdi.name, vid, &wanted, seen).await?;
+            self.tag(op, &vdi.name, (vid, old), &wanted, seen).await?;
             return Ok(vid);
         }
         Err(Error::Io("other clients take snapshots all the time"))
     }
 
-    /// Servers do not mind two snapshots with one tag (5.8).
+    /// Servers do not mind two snapshots with one tag (5.8). One whose deletion was broken off does
+    /// not count.
     async fn tag_is_free(&self, op: &Op, name: &Name, wanted: &Which) -> Result<()> {
         match inode::lookup(&self.cluster, op, name, wanted).await {
-            Ok(_) => Err(inode::in_use()),
+            Ok(vid) => {
+                let header = inode::read_header(&self.cluster, op, vid).await?;
+                if inode::is_doomed(&header) { Ok(()) } else { Err(inode::in_use()) }
+            }
             result if answered(&result, SdResult::NO_TAG) => Ok(()),
             Err(error) => Err(error),
         }
@@ -79,7 +83,14 @@ impl Client {
     /// again (4.2).
     ///
     /// `seen` was the working VDI when the tag was first known to be free.
-    async fn tag(&self, op: &Op, name: &Name, vid: Vid, wanted: &Which, seen: Vid) -> Result<()> {
+    async fn tag(
+        &self,
+        op: &Op,
+        name: &Name,
+        (vid, mut header): (Vid, InodeHeader),
+        wanted: &Which,
+        seen: Vid,
+    ) -> Result<()> {
         let cluster = &self.cluster;
         self.tag_is_free(op, name, wanted).await?;
         let tag = |tag: &[u8]| inode::write_header(cluster, op, vid, TAG_OFFSET, tag.to_vec());
@@ -88,12 +99,14 @@ impl Client {
         // first: of two clients one at least sees the other.
         let mut alone = inode::lookup(cluster, op, name, wanted).await? == vid;
         let mut before = vid;
-        while alone && before != seen {
-            let parent = inode::read_header(cluster, op, before).await?.parent_vdi_id.get();
-            let Some(parent) = Vid::new(parent).filter(|parent| !parent.is_none()) else { break };
+        while alone
+            && before != seen
+            && let Some(parent) = Vid::new(header.parent_vdi_id.get()).filter(|vid| !vid.is_none())
+        {
             before = parent;
-            let header = inode::read_header(cluster, op, before).await?;
-            alone = header.is_deleted() || header.tag() != field_text(wanted.tag());
+            header = inode::read_header(cluster, op, parent).await?;
+            let counts = !header.is_deleted() && !inode::is_doomed(&header);
+            alone = !counts || header.tag() != field_text(wanted.tag());
         }
         if alone {
             return Ok(());
@@ -105,9 +118,8 @@ impl Client {
     /// The inodes of a VDI and of the one that NEW_VDI has made, after that. It froze what has the
     /// new one's time of creation (4.2).
     async fn made(&self, op: &Op, old: Vid, new: Vid) -> Result<(InodeHeader, InodeHeader)> {
-        let (cluster, op) = (&self.cluster, op);
-        let old = inode::read_header(cluster, op, old);
-        let (old, new) = join(old, inode::read_header(cluster, op, new)).await;
+        let read = |vid| inode::read_header(&self.cluster, op, vid);
+        let (old, new) = join(read(old), read(new)).await;
         Ok((old?, new?))
     }
 

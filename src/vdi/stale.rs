@@ -238,7 +238,10 @@ impl Vdi {
                     lock(&self.state).header = header;
                     return Ok((vid, header));
                 }
-                Ok((vid, _)) => self.switch_to(cluster, op, vid).await?,
+                Ok((vid, header)) => {
+                    self.move_lock(cluster, op, vid).await?;
+                    self.install(vid, header, &mut Retries::default())?;
+                }
                 // Frozen between the two requests.
                 Err(Error::Refused(Refusal::NoVdi)) => {}
                 Err(error) => return Err(error),
