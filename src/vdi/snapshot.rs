@@ -64,13 +64,21 @@ impl Client {
         Err(Error::Io("other clients take snapshots all the time"))
     }
 
-    /// Servers do not mind two snapshots with one tag (5.8). One whose deletion was broken off does
-    /// not count.
+    /// Servers do not mind two snapshots with one tag (5.8). One whose deletion was broken off is
+    /// deleted first.
     async fn tag_is_free(&self, op: &Op, name: &Name, wanted: &Which) -> Result<()> {
         match inode::lookup(&self.cluster, op, name, wanted).await {
             Ok(vid) => {
                 let header = inode::read_header(&self.cluster, op, vid).await?;
-                if inode::is_doomed(&header) { Ok(()) } else { Err(inode::in_use()) }
+                if !inode::is_doomed(&header) {
+                    return Err(inode::in_use());
+                }
+                let which = Which::snap_id(header.snap_id.get());
+                match Box::pin(self.delete_found(op, name, &which, vid)).await {
+                    // Another client was at it.
+                    result if inode::is_gone(&result) => Ok(()),
+                    result => result,
+                }
             }
             result if answered(&result, SdResult::NO_TAG) => Ok(()),
             Err(error) => Err(error),
@@ -98,15 +106,16 @@ impl Client {
         // The newest is found, and others that came since are on the way back to what was there at
         // first: of two clients one at least sees the other.
         let mut alone = inode::lookup(cluster, op, name, wanted).await? == vid;
-        let mut before = vid;
+        // One that was made before we began may still have been without its tag.
+        let mut last = vid == seen;
         while alone
-            && before != seen
             && let Some(parent) = Vid::new(header.parent_vdi_id.get()).filter(|vid| !vid.is_none())
         {
-            before = parent;
             header = inode::read_header(cluster, op, parent).await?;
-            let counts = !header.is_deleted() && !inode::is_doomed(&header);
-            alone = !counts || header.tag() != field_text(wanted.tag());
+            alone = header.is_deleted() || header.tag() != field_text(wanted.tag());
+            if std::mem::replace(&mut last, parent == seen) {
+                break;
+            }
         }
         if alone {
             return Ok(());
