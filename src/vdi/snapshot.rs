@@ -112,7 +112,9 @@ impl Client {
             && let Some(parent) = Vid::new(header.parent_vdi_id.get()).filter(|vid| !vid.is_none())
         {
             header = inode::read_header(cluster, op, parent).await?;
-            alone = header.is_deleted() || header.tag() != field_text(wanted.tag());
+            // A clone comes from a snapshot of another name; a deleted one has none.
+            let ours = header.name() == field_text(name.field());
+            alone = !ours || header.tag() != field_text(wanted.tag());
             if std::mem::replace(&mut last, parent == seen) {
                 break;
             }
