@@ -277,6 +277,35 @@ fn a_deletion_that_breaks_off_leaves_no_half_of_a_snapshot() {
     });
 }
 
+/// Before each request of a snapshot: it is there and whole, or nothing is.
+#[test]
+fn a_snapshot_of_a_vdi_that_is_deleted_meanwhile_is_whole_or_not_there() {
+    const LAST: usize = 30;
+    let met = (0..LAST).take_while(|nth| {
+        let fold = Fold::new();
+        let (sd, other) = (fold.sd(), fold.other());
+        let vdi = create(&sd, "a");
+        sd.write(vdi, b"first", 0, 0).unwrap();
+        fold.ambush.lay_after(*nth, Trap::Hold, |_| true);
+        let snapshot = || sd.snapshot(vdi, "tag", false);
+        let (taken, met) = fold.race(snapshot, || other.delete("a").unwrap());
+        let found = fold.other().list().unwrap();
+        if !met {
+            assert!(taken.is_ok(), "{taken:?}");
+            return false;
+        }
+        assert_eq!(found, [""; 0], "request {nth}: {taken:?}");
+        let tags = other.snapshots("a", |handle| other.info(handle).unwrap().tag);
+        let want: &[&str] = if taken.is_ok() { &["tag"] } else { &[] };
+        assert_eq!(tags.unwrap_or_default(), want, "request {nth}: {taken:?}");
+        if taken.is_ok() {
+            assert_eq!(stored_in_snapshot(&fold, "tag", 5, 0).as_deref(), Ok("first"));
+        }
+        true
+    });
+    assert!((5..LAST).contains(&met.count()));
+}
+
 #[test]
 fn a_clone_of_a_snapshot_that_is_deleted_meanwhile_fails() {
     let fold = Fold::new();

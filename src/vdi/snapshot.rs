@@ -54,9 +54,10 @@ impl Client {
                 inode::write_header(cluster, op, new, VDI_SIZE_OFFSET, size).await?;
             }
             match vdi.switch_to(cluster, op, new).await {
-                // Frozen by another client since: whoever needs it next goes on from there.
-                Ok(()) | Err(Error::Refused(Refusal::NoVdi)) => {}
-                Err(error) => return Err(error),
+                // Frozen or deleted by another client since: whoever needs it next finds out.
+                Err(Error::Refused(Refusal::NoVdi)) => {}
+                result if inode::is_gone(&result) => {}
+                result => result?,
             }
             self.tag(op, &vdi.name, (vid, old), &wanted, seen).await?;
             return Ok(vid);
@@ -80,7 +81,8 @@ impl Client {
                     result => result,
                 }
             }
-            result if answered(&result, SdResult::NO_TAG) => Ok(()),
+            // Of NO_VDI, too, the tag is not in use: the name has lost its working VDI.
+            result if inode::is_gone(&result) => Ok(()),
             Err(error) => Err(error),
         }
     }
