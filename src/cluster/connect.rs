@@ -10,7 +10,7 @@ use sheepdog_proto::admin::{self, SdNode};
 use sheepdog_proto::{INTERNAL_VERSION, OLDER_INTERNAL_VERSION, Request, SdResult, op};
 
 use super::health::{is_well, probe};
-use super::{Backoff, Call, Class, Cluster, Link, LinkId, LinkState, Op, classify};
+use super::{Backoff, Call, Class, Cluster, Core, Link, LinkId, LinkState, Op, classify};
 use crate::clock::Instant;
 use crate::error::{Error, Result};
 use crate::exec::{WaitList, lock};
@@ -97,12 +97,7 @@ impl Cluster {
 
     /// Tries the next gateway of the list, once.
     async fn connect_next(&self, op: &Op) -> Result<LinkId> {
-        let gateway = {
-            let mut core = lock(&self.core);
-            let gateway = core.next_gateway;
-            core.next_gateway = (gateway + 1) % self.gateways.len();
-            gateway
-        };
+        let gateway = lock(&self.core).take_next_gateway(self.gateways.len());
         let endpoint = &self.gateways[gateway];
         let attempt = pin!(async {
             let unreachable = |why: &dyn std::fmt::Display| {
@@ -133,10 +128,8 @@ impl Cluster {
                         link.greeting = false;
                         link.gateway
                     });
-                    if let Some(gateway) = gateway {
-                        // The list is tried from its start again once this one is gone.
-                        core.next_gateway = if gateway == 0 { 1 % self.gateways.len() } else { 0 };
-                        core.current.get_or_insert(link);
+                    if core.current.is_none() && gateway.is_some() {
+                        core.make_current(link);
                     }
                     gateway
                 };
@@ -268,6 +261,28 @@ impl Cluster {
             }
         }
         Ok(None)
+    }
+}
+
+impl Core {
+    /// The gateway to try, and the next time another one. One that is known to say nothing is
+    /// passed over while there are others.
+    fn take_next_gateway(&mut self, gateways: usize) -> usize {
+        let is_silent =
+            |gateway| self.links.iter().any(|(_, link)| link.gateway == gateway && link.silent);
+        let mut order = (0..gateways).map(|n| (self.next_gateway + n) % gateways);
+        let gateway = order.find(|gateway| !is_silent(*gateway));
+        let gateway = gateway.unwrap_or(self.next_gateway % gateways);
+        self.next_gateway = (gateway + 1) % gateways;
+        gateway
+    }
+
+    /// Requests go out on this link from now on. The list is tried from its start again once it is
+    /// gone.
+    pub(super) fn make_current(&mut self, id: LinkId) {
+        let Some(link) = self.get(id) else { return };
+        self.next_gateway = if link.gateway == 0 { 1 } else { 0 };
+        self.current = Some(id);
     }
 }
 

@@ -102,7 +102,7 @@ impl Core {
         // One that was passed over is back; gateways are preferred in the order of their list.
         let usable = !link.greeting && matches!(link.state, LinkState::Up);
         if usable && current.is_none_or(|current| link.gateway < current) {
-            self.current = Some(id);
+            self.make_current(id);
             woken.append(&mut self.connect_waiters.take());
         }
     }

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sheepdog_proto::SdResult;
-use sim::cluster::Cluster;
+use sim::clock::Instant;
+use sim::cluster::{Cluster, Op};
 use sim::error::Result;
 use sim::exec::Completion;
 use sim::model;
@@ -62,6 +63,11 @@ fn read(client: &Client, vdi: &Vdi, sector: u64) -> Result<u8> {
     })?;
     assert!(data.iter().all(|byte| *byte == data[0]));
     Ok(data[0])
+}
+
+/// For a moment.
+async fn sleep(cluster: &Cluster, op: &Op) -> Result<()> {
+    cluster.sleep_until(op, Instant::now() + ms(50)).await
 }
 
 fn close(client: &Client) {
@@ -165,6 +171,34 @@ fn a_stopped_gateways_socket_fills_up_and_another_is_asked() {
         client.cluster.run(async |op| vdi.write(&client.cluster, op, data.into(), 0).await);
     let trace = world.take_trace();
     assert!(line(&trace, "-> node 1") < line(&trace, "gives #0 up"), "{written:?}");
+}
+
+/// However often one stops, and though the next one stops meanwhile.
+#[test]
+fn each_gateway_that_stops_costs_five_seconds() {
+    let stall = |node, at, length| Fault::Stall { node, at: s(at), length: Some(s(length)) };
+    let faults = vec![
+        stall(0, 10, 20),
+        stall(0, 50, 20),
+        stall(0, 90, 40),
+        stall(1, 110, 40),
+        stall(0, 200, 20),
+    ];
+    // Each node has a copy of all objects.
+    let model = model::Config { nodes: 3, copies: 3, ..Default::default() };
+    let delays = Delays::default();
+    let world = World::new(WorldConfig { seed: 3, nodes: 3, delays, faults, model });
+    let _entered = world.enter();
+    let client = client(&world, 0);
+    let vdi = open(&client);
+    write(&client, &vdi, 0, 1).unwrap();
+    while world.now() < s(240) {
+        let before = world.now();
+        assert_eq!(read(&client, &vdi, 0).unwrap(), 1);
+        let took = world.now() - before;
+        assert!(took < s(5), "{took:?} at {before:?}");
+        client.cluster.run(async |op| sleep(&client.cluster, op).await).unwrap();
+    }
 }
 
 #[test]
