@@ -84,8 +84,8 @@ struct Core {
     was_connected: bool,
     /// What an event loop watches, once there is one.
     events: Option<Events>,
-    /// Dispatches under way, which send what was queued meanwhile when they end.
-    dispatching: usize,
+    /// Something waits to be sent by a dispatch, or one is wanted for its own sake.
+    unsent: bool,
 }
 
 /// One connection to one gateway. Stays in the table after its end until the last request on it
@@ -260,7 +260,7 @@ impl Cluster {
                 closed: false,
                 was_connected: false,
                 events: None,
-                dispatching: 0,
+                unsent: false,
             }),
             lead: Lead::default(),
             wake: Arc::new(wake),
@@ -324,9 +324,10 @@ impl Cluster {
         self.run_op(Op { first: true, ..self.op() }, async |op| self.connect(op).await)
     }
 
-    /// Ends everything: operations under way end as cancelled, then `last` runs as the close's
-    /// own operation, then the connections go. An error where it is open whether something of ours
-    /// may still happen.
+    /// Ends everything, in this order: nothing begins any more, and what is under way ends as
+    /// cancelled; `last` runs as the close's own operation, once nobody else is in here; the
+    /// connections go; the last callbacks are called, and those of other threads waited for. An
+    /// error where it is open whether something of ours may still happen.
     pub fn close(&self, last: impl AsyncFnOnce(&Op) -> Result<()>) -> Result<()> {
         let wakers = {
             let mut core = lock(&self.core);
@@ -334,7 +335,9 @@ impl Cluster {
             core.all_wakers()
         };
         wakers.into_iter().for_each(Waker::wake);
+        self.tasks.agenda.close();
         self.tasks.finish_all();
+        self.lead.wait_until_empty();
         // A cluster that does not answer any more must not hold up the end of the program.
         let deadline = Some(Instant::now() + CLOSE_LIMIT);
         let op = Op { deadline, closing: true, first: true, ..self.op() };
@@ -352,9 +355,9 @@ impl Cluster {
             core.all_wakers()
         };
         wakers.into_iter().for_each(Waker::wake);
-        // The last callbacks: those of requests that this close has cancelled, and of those that
-        // had ended before and were not told yet.
-        self.tasks.deliver(usize::MAX);
+        // Of requests that this close has cancelled, and of those that had ended before and were
+        // not told yet.
+        self.tasks.agenda.deliver_last();
         match result {
             // Something of ours may still happen, or a lock remains.
             Err(Error::TimedOut) => Err(Error::TimedOut),
@@ -374,9 +377,7 @@ impl Cluster {
     /// Sends what waits on a link, or sees to it that a dispatch does.
     fn send(&self, core: &mut Core, link: LinkId, lazy: bool, woken: &mut Vec<Waker>) {
         if lazy && core.up(link).is_some_and(|link| link.may_wait()) {
-            if core.dispatching == 0 {
-                core.signal();
-            }
+            self.ask_for_dispatch(core);
             // A leader sends it, too, when it looks.
             if core.polling.is_some() {
                 self.wake.set();
@@ -437,13 +438,7 @@ impl Cluster {
 
     pub async fn sleep_until(&self, op: &Op, at: Instant) -> Result<()> {
         let mut timer = Timer::new(self, at);
-        poll_fn(|cx| {
-            if !op.closing && lock(&self.core).closing {
-                return Poll::Ready(Err(Error::Canceled));
-            }
-            timer.poll(cx).map(Ok)
-        })
-        .await
+        poll_fn(|cx| timer.poll_unless(cx, |core| !op.closing && core.closing)).await
     }
 
     /// Takes a link down that is of no more use.
@@ -585,11 +580,24 @@ impl Timer<'_> {
     }
 
     fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
+        self.poll_unless(cx, |_| false).map(drop)
+    }
+
+    /// Ends as cancelled where `canceled` says so, asked under the lock under which the timer is
+    /// registered: whoever changes the answer wakes all timers.
+    fn poll_unless(
+        &mut self,
+        cx: &Context<'_>,
+        canceled: impl Fn(&Core) -> bool,
+    ) -> Poll<Result<()>> {
         let now = Instant::now();
-        if now >= self.at {
-            return Poll::Ready(());
-        }
         let mut core = lock(&self.cluster.core);
+        if canceled(&core) {
+            return Poll::Ready(Err(Error::Canceled));
+        }
+        if now >= self.at {
+            return Poll::Ready(Ok(()));
+        }
         match self.id {
             Some(id) if core.timers.update(id, cx.waker()) => {}
             _ => self.id = Some(core.timers.add(self.at, cx.waker().clone())),
