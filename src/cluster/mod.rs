@@ -73,6 +73,9 @@ struct Core {
     next_serial: u64,
     /// What was given up and may still happen.
     pending: Pending,
+    /// The latest epoch that a gateway has told of, and when it replaced an earlier one.
+    epoch: u32,
+    epoch_changed: Option<Instant>,
     /// Until when the leader waits in poll, where it does.
     polling: Option<Instant>,
     /// To which gateway a link last ended, and why.
@@ -254,6 +257,8 @@ impl Cluster {
                 timers: Timers::default(),
                 next_serial: 0,
                 pending: Pending::default(),
+                epoch: 0,
+                epoch_changed: None,
                 polling: None,
                 last_loss: None,
                 closing: false,
@@ -367,6 +372,11 @@ impl Cluster {
             }
             Ok(()) => Ok(()),
         }
+    }
+
+    /// Whether nodes have joined or left lately: they are moving objects then.
+    pub fn epoch_changed_within(&self, time: Duration) -> bool {
+        lock(&self.core).epoch_changed.is_some_and(|at| Instant::now() - at < time)
     }
 
     /// The successes of calls with [`Call::keep_late`] that came late.

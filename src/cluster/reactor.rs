@@ -266,12 +266,21 @@ impl Cluster {
             core.fail(id.key, end);
             0
         });
+        core.note_epoch(id.key);
         core.collect(id.key, &mut inbox.woken);
         total
     }
 }
 
 impl Core {
+    fn note_epoch(&mut self, key: usize) {
+        let epoch = self.links[key].wire.epoch();
+        if epoch > self.epoch {
+            let is_first = std::mem::replace(&mut self.epoch, epoch) == 0;
+            self.epoch_changed = if is_first { None } else { Some(Instant::now()) };
+        }
+    }
+
     /// While large payloads are coming in, receives them where they belong. How many bytes.
     fn receive_direct(&mut self, key: usize, scratch: &mut [u8]) -> Result<usize, End> {
         let link = &mut self.links[key];
