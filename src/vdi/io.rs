@@ -214,10 +214,15 @@ impl Vdi {
         let mut asked = false;
         loop {
             let entry = self.entry(cluster, op, view, index).await?;
-            if entry == view.vid.get() {
+            let is_own = entry == view.vid.get();
+            if is_own && !hold.is_exclusive() {
                 return overwrite(cluster, op, view.vid.data(index), offset, buf).await;
             }
-            if hold.is_exclusive() {
+            if is_own {
+                // By another writer meanwhile. All who waited with us write side by side then.
+                drop(hold);
+                hold = self.indexes.shared(index).await;
+            } else if hold.is_exclusive() {
                 // Another client's resize may have made an object of our own there, which a CREATE
                 // would replace: the stored entry decides.
                 if !mem::replace(&mut asked, true) && view.store_policy == STORE_ARRAY {
@@ -235,9 +240,11 @@ impl Vdi {
                 }
                 let allocate = self.allocate(cluster, op, view, &hold, entry, offset, buf);
                 return Box::pin(allocate).await;
+            } else {
+                drop(hold);
+                hold = self.indexes.exclusive(index).await;
+                asked = false;
             }
-            drop(hold);
-            hold = self.indexes.exclusive(index).await;
         }
     }
 

@@ -83,8 +83,8 @@ impl Vdi {
     /// Writes zeros to a piece, unless it reads as zeros anyway.
     async fn zero_once(&self, cluster: &Cluster, op: &Op, view: &View, piece: &Piece) -> Step<()> {
         {
-            // Held, so that no write to the object is under way whose data would come after.
-            let _hold = self.indexes.exclusive(piece.index).await;
+            // Held, so that nobody creates the object just now.
+            let _hold = self.indexes.shared(piece.index).await;
             if self.entry(cluster, op, view, piece.index).await? == 0 {
                 return Ok(());
             }

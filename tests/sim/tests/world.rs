@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code)] // Buffers of reads are lent as C programs lend theirs.
 
+use std::cell::Cell;
 use std::process::Command;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use sheepdog_proto::SdResult;
 use sim::clock::Instant;
 use sim::cluster::{Cluster, Op};
 use sim::error::Result;
-use sim::exec::Completion;
+use sim::exec::{Completion, join, try_for_each_concurrent};
 use sim::model;
 use sim::net::{RecvBuf, is_ready};
 use sim::vdi::{Client, CreateOptions, Name, Vdi};
@@ -304,6 +305,73 @@ fn a_blocking_call_lets_other_clients_go_on() {
     open(&client);
     assert!(told.load(Ordering::Relaxed));
     close(&client);
+}
+
+/// Sixteen writers of one object, each of whose writes follows another at once, until that ends.
+async fn beside_writers<T>(
+    client: &Client,
+    op: &Op,
+    vdi: &Vdi,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let is_over = Cell::new(false);
+    let writers = try_for_each_concurrent((0..16).map(|writer| {
+        let is_over = &is_over;
+        async move {
+            while !is_over.get() {
+                vdi.write(&client.cluster, op, vec![1; 512].into(), 512 * writer).await?;
+            }
+            Ok(())
+        }
+    }));
+    let work = async {
+        let result = work.await;
+        is_over.set(true);
+        result
+    };
+    let (written, result) = join(writers, work).await;
+    written.and(result)
+}
+
+#[test]
+fn who_needs_an_object_alone_waits_for_the_writes_under_way_and_not_for_later_ones() {
+    let world = world(1, 1, &[]);
+    let _entered = world.enter();
+    let client = client(&world, 0);
+    let vdi = open(&client);
+    write(&client, &vdi, 0, 1).unwrap();
+    let took = client.cluster.run(async |op| {
+        let discards = async {
+            let begun = world.now();
+            for len in [4 << 20, 4096, 4 << 20, 4096] {
+                vdi.discard(&client.cluster, op, 0, len).await?;
+            }
+            Ok(world.now() - begun)
+        };
+        beside_writers(&client, op, &vdi, discards).await
+    });
+    assert!(took.as_ref().is_ok_and(|took| *took < s(3)), "{took:?}");
+}
+
+#[test]
+fn writers_who_waited_for_one_to_create_their_object_write_side_by_side() {
+    let took = |writers: u64| {
+        let delays = Delays { tail: Delays::default().step, ..Delays::default() };
+        let (model, faults) = (model::Config { nodes: 1, copies: 1, ..Default::default() }, vec![]);
+        let world = World::new(WorldConfig { seed: 1, nodes: 1, delays, faults, model });
+        let _entered = world.enter();
+        let client = client(&world, 0);
+        let vdi = open(&client);
+        let begun = world.now();
+        let written = client.cluster.run(async |op| {
+            let write = |n| vdi.write(&client.cluster, op, vec![1; 512].into(), 512 * n);
+            try_for_each_concurrent((0..writers).map(write)).await
+        });
+        written.unwrap();
+        world.now() - begun
+    };
+    let (one, many) = (took(1), took(32));
+    assert!(many < 2 * one, "{many:?} instead of {one:?}");
 }
 
 #[test]
