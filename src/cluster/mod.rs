@@ -451,6 +451,26 @@ impl Cluster {
         poll_fn(|cx| timer.poll_unless(cx, |core| !op.closing && core.closing)).await
     }
 
+    /// Waits for nothing but its next turn. Work that never waits would hold up everything else that
+    /// its thread, or the event loop, has to do, and would not see the operation's deadline.
+    pub async fn give_way(&self, op: &Op) -> Result<()> {
+        // A timer that is due: whoever looks at the time next wakes it.
+        let mut timer = Timer::new(self, Instant::now());
+        let mut had_turn = false;
+        poll_fn(|cx| {
+            let mut core = lock(&self.core);
+            if !op.closing && core.closing {
+                return Poll::Ready(Err(Error::Canceled));
+            }
+            if std::mem::replace(&mut had_turn, true) {
+                return Poll::Ready(Ok(()));
+            }
+            timer.register(&mut core, cx, Instant::now());
+            Poll::Pending
+        })
+        .await
+    }
+
     /// Takes a link down that is of no more use.
     fn drop_link(&self, link: LinkId, why: &'static str) {
         let mut woken = Vec::new();
@@ -608,6 +628,11 @@ impl Timer<'_> {
         if now >= self.at {
             return Poll::Ready(Ok(()));
         }
+        self.register(&mut core, cx, now);
+        Poll::Pending
+    }
+
+    fn register(&mut self, core: &mut Core, cx: &Context<'_>, now: Instant) {
         match self.id {
             Some(id) if core.timers.update(id, cx.waker()) => {}
             _ => self.id = Some(core.timers.add(self.at, cx.waker().clone())),
@@ -617,7 +642,6 @@ impl Timer<'_> {
             self.cluster.wake.set();
         }
         core.arm_timer(now);
-        Poll::Pending
     }
 }
 

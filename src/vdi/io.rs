@@ -41,22 +41,24 @@ pub(super) struct Piece {
     pub range: Range<usize>,
 }
 
-/// `len` bytes at `offset`, cut at the borders of objects: I/O must not cross them, and servers do
-/// not check (0.6).
-pub(super) fn pieces(offset: u64, len: usize, shift: u8) -> impl Iterator<Item = Piece> {
-    let object_size = 1u64 << shift;
-    let mut done = 0;
-    std::iter::from_fn(move || {
-        if done == len {
-            return None;
-        }
-        let at = offset + done as u64;
-        let within = at & (object_size - 1);
-        let take = (object_size - within).min((len - done) as u64) as usize;
-        let range = done..done + take;
-        done += take;
-        Some(Piece { index: (at >> shift) as u32, offset: within as u32, range })
-    })
+/// The objects that `len` bytes at `offset` lie in. Counted in 64 bits: a hypervolume can have 2^32.
+pub(super) fn objects(offset: u64, len: u64, shift: u8) -> Range<u64> {
+    let end = if len == 0 { 0 } else { ((offset + len - 1) >> shift) + 1 };
+    offset >> shift..end
+}
+
+/// The part of `len` bytes at `offset` that lies in the object at `index`: I/O must not cross the
+/// borders of objects, and servers do not check (0.6).
+pub(super) fn piece(index: u64, offset: u64, len: usize, shift: u8) -> Piece {
+    let start = (index << shift).max(offset);
+    let end = ((index + 1) << shift).min(offset + len as u64);
+    let within = start & ((1 << shift) - 1);
+    let range = (start - offset) as usize..(end - offset) as usize;
+    Piece { index: index as u32, offset: within as u32, range }
+}
+
+fn pieces(offset: u64, len: usize, shift: u8) -> impl Iterator<Item = Piece> {
+    objects(offset, len as u64, shift).map(move |index| piece(index, offset, len, shift))
 }
 
 pub(super) const BEYOND: Error = Error::Invalid("the range passes the end of the VDI");
@@ -417,6 +419,16 @@ impl Vdi {
                 Missing::Page => state.pages.insert(index / PAGE, entries),
                 Missing::Entry(_) => state.pages.insert_entry(index, missing, entry),
             }
+        }
+    }
+
+    /// Up to which index the entries from `index` on are known to be like it.
+    pub(super) fn known_run(&self, view: &View, index: u32, is_like: impl Fn(u32) -> bool) -> u64 {
+        let state = lock(&self.state);
+        match &state.tree {
+            _ if state.version != view.version => 0,
+            Some(tree) => tree.run(index, is_like),
+            None => state.pages.run(index, is_like),
         }
     }
 

@@ -54,6 +54,14 @@ impl Pages {
         }
     }
 
+    /// Up to which index the entries from `index` on are known to be like it: as far as its page.
+    pub fn run(&self, index: u32, is_like: impl Fn(u32) -> bool) -> u64 {
+        let page = self.pages.get(&(index / PAGE)).map_or(&[][..], |page| page);
+        let rest = page.get((index % PAGE) as usize..).unwrap_or_default();
+        let like = rest.iter().take_while(|entry| **entry != UNKNOWN && is_like(**entry));
+        u64::from(index) + like.count() as u64
+    }
+
     /// Takes a page that was read, unless it is known by now, with changes made since.
     pub fn insert(&mut self, page: u32, mut entries: Vec<u32>) {
         entries.resize(PAGE as usize, UNKNOWN);
@@ -637,6 +645,21 @@ mod tests {
         assert!(pages.get(PAGE - 1).is_err());
         pages.clear();
         assert!(pages.get(PAGE).is_err());
+    }
+
+    #[test]
+    fn a_run_ends_where_another_kind_begins_or_nothing_is_known() {
+        let mut pages = Pages::default();
+        let hole = |entry| entry == 0;
+        assert_eq!(pages.run(3, hole), 3);
+        pages.insert(1, vec![0; PAGE as usize]);
+        let (first, end) = (PAGE, u64::from(2 * PAGE));
+        assert_eq!((pages.run(first, hole), pages.run(2 * PAGE - 1, hole)), (end, end));
+        pages.doubt(first + 9);
+        pages.set(first + 5, 7);
+        assert_eq!(pages.run(first, hole), u64::from(first) + 5);
+        assert_eq!(pages.run(first + 5, |entry| entry == 7), u64::from(first) + 6);
+        assert_eq!(pages.run(first + 6, hole), u64::from(first) + 9);
     }
 
     #[test]
