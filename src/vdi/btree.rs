@@ -150,8 +150,7 @@ impl Tree {
         let (leaves, last) = match &self.root {
             Root::Leaves(leaves) => (&leaves[..], u32::MAX),
             Root::Children(children) => {
-                let at = children.partition_point(|child| child.max_idx.get() < index);
-                let at = at.min(children.len() - 1);
+                let at = child_at(children, index);
                 let leaves = self.nodes.get(&Oid(children[at].oid.get()));
                 let is_last = at + 1 == children.len();
                 let last = if is_last { u32::MAX } else { children[at].max_idx.get() };
@@ -317,8 +316,7 @@ impl Draft<'_> {
                     }
                 },
                 Root::Children(children) => {
-                    let at = children.partition_point(|child| child.max_idx.get() < idx);
-                    let at = at.min(children.len() - 1);
+                    let at = child_at(children, idx);
                     let (oid, max) = (Oid(children[at].oid.get()), children[at].max_idx.get());
                     let full = children.len() >= self.fanout.children;
                     match seat(self.leaves(oid)?, idx, owner, room) {
@@ -390,6 +388,11 @@ impl Draft<'_> {
         self.plan.nodes.push(PlannedNode { oid, leaves, is_new: true });
         Ok(Child { max_idx: max.into(), pad: 0.into(), oid: oid.0.into() })
     }
+}
+
+/// Which of at least one child an index belongs to: beyond them all, the last one.
+fn child_at(children: &[Child], idx: u32) -> usize {
+    children.partition_point(|child| child.max_idx.get() < idx).min(children.len() - 1)
 }
 
 fn seat(leaves: &[Leaf], idx: u32, owner: Vid, room: usize) -> Seat {

@@ -65,7 +65,9 @@ pub(super) const BEYOND: Error = Error::Invalid("the range passes the end of the
 
 /// The piece that a range is, where it lies in one object: the usual case, which needs no list.
 fn only_piece(offset: u64, len: usize, shift: u8) -> Option<Piece> {
-    pieces(offset, len, shift).next().filter(|piece| piece.range.end == len)
+    let within = offset & ((1 << shift) - 1);
+    let is_one = len > 0 && within + len as u64 <= 1 << shift;
+    is_one.then(|| Piece { index: (offset >> shift) as u32, offset: within as u32, range: 0..len })
 }
 
 impl Vdi {
@@ -554,5 +556,10 @@ mod tests {
         assert_eq!(list(1 << 20, 1 << 20, 20), [(1, 0, 0..1 << 20)]);
         assert_eq!(list(100, 2500, 10).len(), 3);
         assert_eq!(list(1 << 31, 1, 31), [(1, 0, 0..1)]);
+        for (offset, len) in [(0, 0), (5, 3), (1 << 10, 1 << 10), (1023, 1), (1023, 2), (9, 4000)] {
+            let all = list(offset, len, 10);
+            let only = only_piece(offset, len, 10).map(|p| (p.index, p.offset, p.range));
+            assert_eq!(only, (all.len() == 1).then(|| all[0].clone()));
+        }
     }
 }
