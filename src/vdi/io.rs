@@ -268,7 +268,7 @@ impl Vdi {
     ) -> Step<()> {
         let (index, oid) = (hold.index, view.vid.data(hold.index));
         let base = owner(entry)?.map(|owner| owner.data(index));
-        self.servers.wait_for_removal(cluster, op, oid).await?;
+        self.servers.removals.wait_for(cluster, op, oid).await?;
         match create(cluster, op, oid, base, offset, buf).await {
             result if base.is_some() && answered(&result, SdResult::NO_OBJ) => {
                 return Err(Outcome::Gone { index, entry });

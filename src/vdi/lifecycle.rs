@@ -217,7 +217,9 @@ impl Client {
             };
             match self.what_is_left(op, name, &which, &doomed).await? {
                 Left::Nothing if which != Which::WORKING => return Ok(()),
-                Left::Nothing => return self.servers.wait_for_deletion(cluster, op, own).await,
+                Left::Nothing => {
+                    return self.servers.removals.wait_for_deletion(cluster, op, own).await;
+                }
                 Left::Same if removed => {}
                 Left::Same => {
                     if !backoff.wait(cluster, op).await? {
