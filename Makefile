@@ -7,12 +7,13 @@ bindir     ?= $(PREFIX)/bin
 mandir     ?= $(PREFIX)/share/man
 
 CARGO            ?= cargo
-CARGO_TARGET_DIR ?= target
 JOBS             ?= $(shell nproc)
+# For another machine than this one: CARGO_BUILD_TARGET, and these and CC.
+OBJCOPY          ?= objcopy
+READELF          ?= readelf
 
 version := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 soname  := libsheepdog.so.$(firstword $(subst ., ,$(version)))
-release := $(CARGO_TARGET_DIR)/release
 shared  := build/lib/libsheepdog.so.$(version)
 
 # The file that `make demo` stores and reads back.
@@ -28,7 +29,8 @@ transcript-dog-geometry transcript-qemu: superset := --superset
 .NOTPARALLEL: # cargo, cmake and ctest use all processors themselves
 .DELETE_ON_ERROR:
 .PHONY: help deps deps-demo build demo test lint test-rust test-c test-c-mimic test-valgrind \
-        test-asan test-tsan check-symbols test-install test-readme test-tgt transcripts soak torture \
+        test-asan test-tsan check-symbols test-install test-target test-readme test-tgt transcripts \
+        soak torture \
         sim sim-soak sim-model install uninstall clean cargo
 
 help:
@@ -36,7 +38,7 @@ help:
 	@echo 'make demo           stores a file (FILE=...) in a VDI and reads it back'
 	@echo 'make test           every test there is; the parts:'
 	@echo '    lint test-rust sim sim-model test-c test-c-mimic test-valgrind check-symbols'
-	@echo '    test-install test-readme test-tgt transcripts (or one: transcript-qemu)'
+	@echo '    test-install test-target test-readme test-tgt transcripts (or one: transcript-qemu)'
 	@echo 'make test-c         the C tests (SD_TEST_ADDR=host:port for a server other than lamb,'
 	@echo '                    SD_TEST_DOG=path of its dog for the tests of both on one cluster)'
 	@echo 'make test-asan      the C tests with the address and undefined behaviour sanitizers'
@@ -60,8 +62,12 @@ deps-demo:
 build: build/lib/libsheepdog.so build/lib/$(soname) build/lib/libsheepdog.a build/bin/lamb
 
 cargo:
-	$(CARGO) build --release
-$(release)/libsheepdog.a $(release)/lamb: cargo ;
+	@CARGO='$(CARGO)' CC='$(CC)' tools/cargo-build.sh build/cargo
+build/cargo/libsheepdog.a build/cargo/lamb: cargo ;
+
+build/lib/libsheepdog.a: build/cargo/libsheepdog.a tools/one-object.sh
+	@mkdir -p $(@D)
+	CC='$(CC)' OBJCOPY='$(OBJCOPY)' READELF='$(READELF)' AR='$(AR)' tools/one-object.sh $< $@
 
 # rustc passes a cdylib's linker a version script of its own, beside which GNU ld refuses ours and
 # lld ignores it. So the shared object is linked here, from the static library.
@@ -71,7 +77,7 @@ $(release)/libsheepdog.a $(release)/lamb: cargo ;
 # tools/check-symbols.sh makes sure that nothing else is left undefined.
 glibc := $(findstring /,$(shell $(CC) -print-file-name=libc_nonshared.a))
 libs  := $(if $(glibc),-nodefaultlibs -l:libc.so.6 -lgcc_s -lm -l:libc_nonshared.a -lgcc,-lgcc_s -lm)
-$(shared): $(release)/libsheepdog.a src/libsheepdog.map
+$(shared): build/lib/libsheepdog.a src/libsheepdog.map
 	@mkdir -p $(@D)
 	$(CC) -shared -o $@ -Wl,--as-needed,--gc-sections,--strip-debug \
 	    -Wl,--version-script=src/libsheepdog.map,-soname,$(soname) \
@@ -82,10 +88,7 @@ build/lib/$(soname): $(shared)
 	ln -sf $(<F) $@
 build/lib/libsheepdog.so: build/lib/$(soname)
 	ln -sf $(<F) $@
-build/lib/libsheepdog.a: $(release)/libsheepdog.a
-	@mkdir -p $(@D)
-	cp $< $@
-build/bin/lamb: $(release)/lamb
+build/bin/lamb: build/cargo/lamb
 	@mkdir -p $(@D)
 	cp -f $< $@
 
@@ -102,7 +105,7 @@ demo: deps-demo build build/examples/quickstart
 # --- Testing ---
 
 test: deps build lint test-rust sim sim-model test-c test-c-mimic test-valgrind check-symbols \
-      test-install test-readme test-tgt transcripts
+      test-install test-target test-readme test-tgt transcripts
 	@echo 'make test: everything passed'
 
 lint:
@@ -116,23 +119,22 @@ test-rust: build
 	LAMB=$(CURDIR)/build/bin/lamb $(CARGO) test --workspace
 
 # The core of the library against simulated servers, time and faults: tests/sim. A failure prints the
-# line that shows it again (target/sim/sim replay 'LINE' --trace).
+# line that shows it again (target/sim/sim replay 'LINE' --trace). Through cargo run, as cargo alone
+# knows where it puts programs.
+sim          = $(CARGO) run --profile sim --package sim-tests --bin sim --
 SIM_SECONDS ?= 30
 SIM_FROM    ?= 1
 sim:
-	$(CARGO) build --profile sim --package sim-tests --bins
-	$(CARGO_TARGET_DIR)/sim/sim run --seconds $(SIM_SECONDS) --from $(SIM_FROM)
+	$(sim) run --seconds $(SIM_SECONDS) --from $(SIM_FROM)
 sim-soak: SIM_SECONDS = 3600
 sim-soak: SIM_FROM    = $(shell date +%s)000
 sim-soak:
-	$(CARGO) build --profile sim --package sim-tests --bins
-	$(CARGO_TARGET_DIR)/sim/sim run --all --seconds $(SIM_SECONDS) --from $(SIM_FROM)
+	$(sim) run --all --seconds $(SIM_SECONDS) --from $(SIM_FROM)
 
 # The simulated servers answer recorded sessions as the real one did.
 sim-model: $(addprefix sim-model-,dog-basic dog-errors dog-geometry qemu tgt)
 sim-model-%:
-	$(CARGO) build --quiet --profile sim --package sim-tests --bin model-server
-	tests/sim/with-model.sh $(CARGO_TARGET_DIR)/sim/model-server \
+	CARGO='$(CARGO)' tests/sim/with-model.sh \
 	    python3 tests/transcripts/replay.py {} tests/transcripts/$*.jsonl
 
 # The model test for a while on a lamb, or on the cluster at SD_TEST_ADDR (host:port, several with
@@ -198,6 +200,10 @@ check-symbols: build
 test-install: build
 	tools/test-install.sh
 
+# Builds anew where cargo puts what it makes elsewhere.
+test-target:
+	tools/test-target.sh
+
 test-readme: build
 	tools/test-readme.sh
 
@@ -212,28 +218,42 @@ transcript-%: build
 
 # --- Installing: what `make build` made, so that root needs no cargo ---
 
+# What a shell makes one word of, whatever is in it.
+quote = '$(subst ','\'',$(1))'
+# $(call below,DIRECTORY): where it is installed, below DESTDIR.
+below = $(call quote,$(DESTDIR)$(1))
+# $(call in-pc,DIRECTORY): as a pkg-config file has it, where a space ends a word, and as sed puts it
+# there.
+empty :=
+space := $(empty) $(empty)
+in-pc = $(subst &,\&,$(subst |,\|,$(subst $(space),\\ ,$(1))))
+
+# The modes are those said here, whatever umask the installer has.
 install:
 	@test -e $(shared) || { echo 'install: run make build first' >&2; exit 1; }
-	install -d $(DESTDIR)$(libdir)/pkgconfig $(DESTDIR)$(includedir) $(DESTDIR)$(bindir) \
-	    $(DESTDIR)$(mandir)/man3 $(DESTDIR)$(mandir)/man8
-	install -m 755 $(shared) $(DESTDIR)$(libdir)
-	ln -sf $(notdir $(shared)) $(DESTDIR)$(libdir)/$(soname)
-	ln -sf $(soname) $(DESTDIR)$(libdir)/libsheepdog.so
-	install -m 644 build/lib/libsheepdog.a $(DESTDIR)$(libdir)
-	install -m 644 include/*.h $(DESTDIR)$(includedir)
-	install -m 755 build/bin/lamb $(DESTDIR)$(bindir)
-	install -m 644 man/libsheepdog.3 $(DESTDIR)$(mandir)/man3
-	install -m 644 man/lamb.8 $(DESTDIR)$(mandir)/man8
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@libdir@|$(libdir)|' -e 's|@includedir@|$(includedir)|' \
+	install -d -m 755 $(call below,$(libdir)/pkgconfig) $(call below,$(includedir)) \
+	    $(call below,$(bindir)) $(call below,$(mandir)/man3) $(call below,$(mandir)/man8)
+	install -m 755 $(shared) $(call below,$(libdir))
+	ln -sf $(notdir $(shared)) $(call below,$(libdir)/$(soname))
+	ln -sf $(soname) $(call below,$(libdir)/libsheepdog.so)
+	install -m 644 build/lib/libsheepdog.a $(call below,$(libdir))
+	install -m 644 include/*.h $(call below,$(includedir))
+	install -m 755 build/bin/lamb $(call below,$(bindir))
+	install -m 644 man/libsheepdog.3 $(call below,$(mandir)/man3)
+	install -m 644 man/lamb.8 $(call below,$(mandir)/man8)
+	sed -e $(call quote,s|@PREFIX@|$(call in-pc,$(PREFIX))|) \
+	    -e $(call quote,s|@libdir@|$(call in-pc,$(libdir))|) \
+	    -e $(call quote,s|@includedir@|$(call in-pc,$(includedir))|) \
 	    -e 's|@version@|$(version)|' pkgconfig/libsheepdog.pc.in \
-	    > $(DESTDIR)$(libdir)/pkgconfig/libsheepdog.pc
+	    > $(call below,$(libdir)/pkgconfig/libsheepdog.pc)
+	chmod 644 $(call below,$(libdir)/pkgconfig/libsheepdog.pc)
 
 uninstall:
-	rm -f $(addprefix $(DESTDIR)$(libdir)/,$(notdir $(shared)) $(soname) libsheepdog.so \
-	    libsheepdog.a pkgconfig/libsheepdog.pc)
-	rm -f $(addprefix $(DESTDIR)$(includedir)/,$(notdir $(wildcard include/*.h)))
-	rm -f $(DESTDIR)$(bindir)/lamb $(DESTDIR)$(mandir)/man3/libsheepdog.3 \
-	    $(DESTDIR)$(mandir)/man8/lamb.8
+	rm -f $(foreach file,$(notdir $(shared)) $(soname) libsheepdog.so libsheepdog.a \
+	    pkgconfig/libsheepdog.pc,$(call below,$(libdir)/$(file)))
+	rm -f $(foreach file,$(notdir $(wildcard include/*.h)),$(call below,$(includedir)/$(file)))
+	rm -f $(call below,$(bindir)/lamb) $(call below,$(mandir)/man3/libsheepdog.3) \
+	    $(call below,$(mandir)/man8/lamb.8)
 
 clean:
 	rm -rf build
