@@ -8,6 +8,8 @@ mandir     ?= $(PREFIX)/share/man
 
 CARGO            ?= cargo
 JOBS             ?= $(shell nproc)
+# Tests that run at the same time.
+SIDE_BY_SIDE     ?= $(shell expr 3 '*' $(JOBS))
 # For another machine than this one: CARGO_BUILD_TARGET, and these and CC.
 OBJCOPY          ?= objcopy
 READELF          ?= readelf
@@ -28,17 +30,18 @@ transcript-dog-geometry transcript-qemu: superset := --superset
 .DEFAULT_GOAL := build
 .NOTPARALLEL: # cargo, cmake and ctest use all processors themselves
 .DELETE_ON_ERROR:
-.PHONY: help deps deps-demo build demo test lint test-rust test-c test-c-mimic test-valgrind \
-        test-asan test-tsan check-symbols test-install test-target test-readme test-tgt transcripts \
-        soak torture \
-        sim sim-soak sim-model install uninstall clean cargo
+.PHONY: help deps deps-demo build demo test test-more lint test-rust test-model test-c test-c-mimic \
+        test-valgrind test-asan test-tsan check-symbols test-install test-target test-readme test-tgt \
+        transcripts soak torture sim sim-more sim-soak sim-model install uninstall clean cargo
 
 help:
 	@echo 'make build          the library, build/lib, and the server lamb, build/bin'
 	@echo 'make demo           stores a file (FILE=...) in a VDI and reads it back'
-	@echo 'make test           every test there is; the parts:'
-	@echo '    lint test-rust sim sim-model test-c test-c-mimic test-valgrind check-symbols'
-	@echo '    test-install test-target test-readme test-tgt transcripts (or one: transcript-qemu)'
+	@echo 'make test           finds nearly everything, in some minutes; the parts:'
+	@echo '    lint test-rust sim sim-model test-c check-symbols test-install test-readme'
+	@echo 'make test-more      what takes longer; together every test there is; the parts:'
+	@echo '    test-model sim-more test-c-mimic test-valgrind test-asan test-target test-tgt'
+	@echo '    transcripts (or one: transcript-qemu)'
 	@echo 'make test-c         the C tests (SD_TEST_ADDR=host:port for a server other than lamb,'
 	@echo '                    SD_TEST_DOG=path of its dog for the tests of both on one cluster)'
 	@echo 'make test-asan      the C tests with the address and undefined behaviour sanitizers'
@@ -104,9 +107,15 @@ demo: deps-demo build build/examples/quickstart
 
 # --- Testing ---
 
-test: deps build lint test-rust sim sim-model test-c test-c-mimic test-valgrind check-symbols \
-      test-install test-target test-readme test-tgt transcripts
-	@echo 'make test: everything passed'
+# What finds nearly everything. Most of it is rustc's time: the library optimized, for clippy, for the
+# tests and for the simulation.
+test: deps build lint test-rust sim sim-model test-c check-symbols test-install test-readme
+	@echo 'make test: everything passed (make test-more runs the long tests)'
+
+# The recorded sessions are here as the tests of lamb, in test-rust, play them, too.
+test-more: deps build test-model sim-more test-c-mimic test-valgrind test-asan test-target test-tgt \
+           transcripts
+	@echo 'make test-more: everything passed'
 
 lint:
 	@if $(CARGO) fmt --version >/dev/null 2>&1; then set -x; $(CARGO) fmt --all --check; \
@@ -115,21 +124,28 @@ lint:
 	    $(CARGO) clippy --workspace --all-targets -- -D warnings; \
 	else echo 'lint: clippy is not installed, skipped'; fi
 
+# Tests wait for servers and deadlines rather than that they compute: several run on a processor. The
+# steps of the model are those that fit in here, test-model plays all.
 test-rust: build
-	LAMB=$(CURDIR)/build/bin/lamb $(CARGO) test --workspace
+	LAMB=$(CURDIR)/build/bin/lamb SD_SOAK_STEPS=300 RUST_TEST_THREADS=$(SIDE_BY_SIDE) \
+	    $(CARGO) test --workspace
+test-model: build
+	LAMB=$(CURDIR)/build/bin/lamb $(CARGO) test --test model
 
 # The core of the library against simulated servers, time and faults: tests/sim. A failure prints the
 # line that shows it again (target/sim/sim replay 'LINE' --trace). Through cargo run, as cargo alone
 # knows where it puts programs.
 sim          = $(CARGO) run --profile sim --package sim-tests --bin sim --
-SIM_SECONDS ?= 30
+SIM_SECONDS ?= 15
 SIM_FROM    ?= 1
 sim:
-	$(sim) run --seconds $(SIM_SECONDS) --from $(SIM_FROM)
+	$(sim) run --jobs $(JOBS) --seconds $(SIM_SECONDS) --from $(SIM_FROM)
+sim-more: SIM_SECONDS = 60
+sim-more: sim
 sim-soak: SIM_SECONDS = 3600
 sim-soak: SIM_FROM    = $(shell date +%s)000
 sim-soak:
-	$(sim) run --all --seconds $(SIM_SECONDS) --from $(SIM_FROM)
+	$(sim) run --all --jobs $(JOBS) --seconds $(SIM_SECONDS) --from $(SIM_FROM)
 
 # The simulated servers answer recorded sessions as the real one did.
 sim-model: $(addprefix sim-model-,dog-basic dog-errors dog-geometry qemu tgt)
@@ -160,7 +176,7 @@ define c-tests
 	cmake -S c-tests -B build/$(1) -DSHEEPDOG_LIBRARY=$(CURDIR)/build/lib/libsheepdog.so \
 	    -DLAMB=$(CURDIR)/build/bin/lamb $(2)
 	cmake --build build/$(1) --parallel $(JOBS)
-	cd build/$(1) && ctest --parallel $(JOBS) --output-on-failure --no-tests=error
+	cd build/$(1) && ctest --parallel $(SIDE_BY_SIDE) --output-on-failure --no-tests=error
 endef
 
 test-c: build
@@ -171,6 +187,8 @@ test-c-mimic: export LAMB_OPTION := --mimic-1.0
 test-c-mimic: build
 	$(call c-tests,c-tests)
 
+# Which computes rather than waits.
+test-valgrind: SIDE_BY_SIDE = $(JOBS)
 test-valgrind: build
 	$(call c-tests,c-tests-valgrind,-DVALGRIND=ON)
 
