@@ -107,8 +107,8 @@ demo: deps-demo build build/examples/quickstart
 
 # --- Testing ---
 
-# What finds nearly everything. Most of it is rustc's time: the library optimized, for clippy, for the
-# tests and for the simulation.
+# What finds nearly everything. Most of it is rustc's time: the library optimized, for clippy, for
+# the tests and for the simulation.
 test: deps build lint test-rust sim sim-model test-c check-symbols test-install test-readme
 	@echo 'make test: everything passed (make test-more runs the long tests)'
 
@@ -124,8 +124,8 @@ lint:
 	    $(CARGO) clippy --workspace --all-targets -- -D warnings; \
 	else echo 'lint: clippy is not installed, skipped'; fi
 
-# Tests wait for servers and deadlines rather than that they compute: several run on a processor. The
-# steps of the model are those that fit in here, test-model plays all.
+# Tests wait for servers and deadlines rather than that they compute: several run on a processor.
+# The steps of the model are those that fit in here, test-model plays all.
 test-rust: build
 	LAMB=$(CURDIR)/build/bin/lamb SD_SOAK_STEPS=300 RUST_TEST_THREADS=$(SIDE_BY_SIDE) \
 	    $(CARGO) test --workspace
@@ -240,8 +240,8 @@ transcript-%: build
 quote = '$(subst ','\'',$(1))'
 # $(call below,DIRECTORY): where it is installed, below DESTDIR.
 below = $(call quote,$(DESTDIR)$(1))
-# $(call in-pc,DIRECTORY): as a pkg-config file has it, where a space ends a word, and as sed puts it
-# there.
+# $(call in-pc,DIRECTORY): as a pkg-config file has it, where a space ends a word, and as sed puts
+# it there.
 empty :=
 space := $(empty) $(empty)
 in-pc = $(subst &,\&,$(subst |,\|,$(subst $(space),\\ ,$(1))))

@@ -1,8 +1,8 @@
 #!/bin/sh
 # usage: cargo-build.sh DIRECTORY
 #
-# Builds the library and lamb with cargo and copies both to DIRECTORY. Where cargo puts what it makes
-# depends on CARGO_TARGET_DIR, on CARGO_BUILD_TARGET and on configuration files of its own, so it is
+# Builds the library and lamb with cargo and copies both to DIRECTORY. Where cargo puts what it
+# makes depends on CARGO_TARGET_DIR, on CARGO_BUILD_TARGET and on configuration files of its own, so it is
 # asked. What has not changed is not copied, so that nothing is linked anew.
 set -eu
 

@@ -1,8 +1,8 @@
 #!/bin/sh
 # usage: one-object.sh INPUT OUTPUT
 #
-# Makes of rustc's static library one with a single object, of which only sd_* can be seen, as in the
-# shared object. So it can be linked beside another static library written in Rust, which brings a
+# Makes of rustc's static library one with a single object, of which only sd_* can be seen, as in
+# the shared object. So it can be linked beside another static library written in Rust, which brings a
 # standard library of its own: the two would define the same symbols twice. What no sd_* function
 # needs is left out, and so is what debuggers and rustc alone can use.
 #
@@ -20,8 +20,8 @@ symbols() {
     "${READELF:-readelf}" --wide --symbols "$1" 2>/dev/null
 }
 
-# From these the linker finds what is needed. Not with nm, which may take the bitcode that rustc adds
-# for the object.
+# From these the linker finds what is needed. Not with nm, which may take the bitcode that rustc
+# adds for the object.
 symbols "$input" | awk '$5 == "GLOBAL" && $7 != "UND" && $8 ~ /^sd_/ { print "-Wl,-u," $8 }' |
     sort -u >"$directory/wanted"
 if [ ! -s "$directory/wanted" ]; then

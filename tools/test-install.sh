@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs, under a umask that lets nobody else read, below directories with spaces in their names;
-# looks at the modes; builds the quickstart with what pkg-config says about it in every way of linking,
-# and runs it against the lamb installed there; links the static library beside another one written
+# looks at the modes; builds the quickstart with what pkg-config says about it in every way of
+# linking, and runs it against the lamb installed there; links the static library beside another one written
 # in Rust, where rustc is there to make that; uninstalls.
 set -eu
 cd "$(dirname "$0")/.."
@@ -18,15 +18,15 @@ stage="$directory/the stage"
 prefix="/opt/sheep & dog"
 lib=$stage$prefix/lib
 (umask 077 && make --no-print-directory install DESTDIR="$stage" PREFIX="$prefix")
-wrong=$(find "$stage/opt" -type d ! -perm 755 -o -type f -perm 755 ! -path '*/bin/*' ! -name '*.so.*' \
-    -o -type f ! -perm 755 ! -perm 644)
+wrong=$(find "$stage/opt" -type d ! -perm 755 -o \
+    -type f -perm 755 ! -path '*/bin/*' ! -name '*.so.*' -o -type f ! -perm 755 ! -perm 644)
 [ -z "$wrong" ] || fail "wrong modes: $(ls -ld "$wrong")"
 
-# pkg-config 1.8 doubles a sysroot with a space, so here it has a name without; what it prints is for
-# a shell, with a backslash before each space of the prefix.
+# pkg-config 1.8 doubles a sysroot with a space, so here it has a name without; what it prints is
+# for a shell, with a backslash before each space of the prefix.
 ln -s "$stage" "$directory/sysroot"
 export PKG_CONFIG_LIBDIR="$lib/pkgconfig" PKG_CONFIG_SYSROOT_DIR="$directory/sysroot"
-# compile OPTION...: a program, with what pkg-config says; --static-library: with libsheepdog.a alone
+# compile OPTION...: a program, with what pkg-config says; --static-library: with libsheepdog.a
 compile() {
     libraries=$(pkg-config --libs libsheepdog)
     static=$(pkg-config --static --libs libsheepdog)
@@ -48,8 +48,8 @@ export LAMB="$stage$prefix/bin/lamb"
 LD_LIBRARY_PATH=$lib tools/with-lamb.sh "$directory/dynamic" {} README.md
 tools/with-lamb.sh "$directory/static" {} README.md
 
-# Without any shared object, where the C library is there as a static one, too. The linker warns that
-# glibc finds names and loads libraries with the help of its shared objects even then.
+# Without any shared object, where the C library is there as a static one, too. The linker warns
+# that glibc finds names and loads libraries with the help of its shared objects even then.
 if echo 'int main(void) { return 0; }' | ${CC:-cc} -static -x c - -o "$directory/c" 2>/dev/null; then
     compile -static examples/quickstart.c -o "$directory/entirely" 2>"$directory/warnings" || {
         cat "$directory/warnings" >&2

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Builds a copy of the sources where a configuration file of cargo's names this machine's own triple as
-# the target, and another directory for what is made: both are elsewhere then than usual. What comes of
-# it has the symbols that it should have, and runs. Not optimized, for that is what takes its time.
+# Builds a copy of the sources where a configuration file of cargo's names this machine's own triple
+# as the target, and another directory for what is made: both are elsewhere then than usual. What
+# comes of it has the symbols that it should have, and runs. Not optimized, for that is what takes its time.
 set -eu
 cd "$(dirname "$0")/.."
 
