@@ -9,6 +9,15 @@
  * success. A handle that is NULL, closed or garbage, a NULL pointer where one is needed, or a
  * VDI handle of another sd_t gives SD_RES_INVALID_PARMS from every function. Nothing is printed,
  * no signal is raised, and all file descriptors are close-on-exec. Sizes and offsets are in bytes.
+ *
+ * fork(): handles belong to the process that made them. In the child every function gives
+ * SD_RES_INVALID_PARMS for a handle of its parent, and no callback is called for it; sd_close() and
+ * sd_vdi_close() succeed there, but only give the child's descriptors and memory back (not the
+ * memory of a handle that another thread was using at the fork), and the parent notices nothing of
+ * what the child does. The child can connect for itself. A child that is forked in a callback may
+ * return from it, but one that is forked in the function of sd_set_log() must not. Processes that
+ * are made without the handlers of pthread_atfork(), by _Fork() or clone(), must not call the
+ * library, nor may fork() be called in a signal handler that may interrupt it.
  */
 
 #ifndef SHEEPDOG_H

@@ -156,6 +156,7 @@ impl Cluster {
         let mut core = lock(&self.core);
         core.next_serial += 1;
         let serial = core.next_serial;
+        self.descriptors.keep_socket(&socket);
         let socket = Arc::new(socket);
         let now = Instant::now();
         let link = Link {

@@ -38,6 +38,8 @@ impl Cluster {
         const NO_FD: Error = Error::NoMem("no file descriptor left");
         let signal = WakeFd::new().map_err(|_| NO_FD)?;
         let set = Arc::new(EventSet::new(&signal).map_err(|_| NO_FD)?);
+        self.descriptors.keep_wake(&signal);
+        self.descriptors.keep_set(&set);
         let signal = Arc::new(Signal::new(signal));
         core.events = Some(Events { set: set.clone(), signal: signal.clone(), armed: None });
         let keys: Vec<usize> = core.links.iter().map(|(key, _)| key).collect();

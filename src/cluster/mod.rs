@@ -25,7 +25,7 @@ use slab::Slab;
 use crate::clock::Instant;
 use crate::error::{Error, Result};
 use crate::exec::{self, Budget, Lead, Tasks, Timers, WaitList, lock};
-use crate::net::{Endpoint, IoVecs, Socket, WakeFd, is_retry};
+use crate::net::{Descriptors, Endpoint, IoVecs, Socket, WakeFd, is_retry};
 use crate::wire::{Corrupt, Wire};
 
 pub use call::Call;
@@ -49,6 +49,7 @@ pub struct Cluster {
     lead: Lead,
     /// Interrupts a wait in poll.
     wake: Arc<WakeFd>,
+    descriptors: Descriptors,
     /// The leader's receive buffer.
     inbox: Mutex<Inbox>,
     /// Asynchronous operations, and the memory they may take.
@@ -243,6 +244,8 @@ impl Cluster {
     pub fn new(gateways: Vec<Endpoint>) -> Result<Cluster> {
         assert!(!gateways.is_empty());
         let wake = WakeFd::new().map_err(|_| Error::NoMem("no file descriptor left"))?;
+        let descriptors = Descriptors::new();
+        descriptors.keep_wake(&wake);
         Ok(Cluster {
             gateways,
             core: Mutex::new(Core {
@@ -264,6 +267,7 @@ impl Cluster {
             }),
             lead: Lead::default(),
             wake: Arc::new(wake),
+            descriptors,
             inbox: Mutex::new(Inbox::new()),
             tasks: Arc::default(),
             budget: Arc::default(),
@@ -364,6 +368,13 @@ impl Cluster {
             }
             Ok(()) => Ok(()),
         }
+    }
+
+    /// In the child of a fork, where this can be used for nothing else, and is never dropped: closes
+    /// the child's copies of its descriptors, that which an event loop watches only where `watched`
+    /// says so.
+    pub fn close_copies(&self, watched: bool) {
+        self.descriptors.close_copies(watched);
     }
 
     /// The successes of calls with [`Call::keep_late`] that came late.

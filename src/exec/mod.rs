@@ -215,6 +215,16 @@ thread_local! {
     static PARKER: RefCell<Option<(Arc<Parker>, Waker)>> = const { RefCell::new(None) };
 }
 
+/// In the child of a fork: lets go of the thread's parker where a thread of the parent may have been
+/// waking it, and so have locked it. What else has it is never freed.
+pub fn part_from_parent() {
+    let _ = PARKER.try_with(|kept| match kept.take() {
+        // Itself, and its waker.
+        Some(own) if Arc::strong_count(&own.0) == 2 => drop(kept.replace(Some(own))),
+        other => std::mem::forget(other),
+    });
+}
+
 /// Runs a future to its end on this thread, doing I/O through `reactor` as needed.
 pub fn block_on<F: Future>(reactor: &impl Reactor, future: F) -> F::Output {
     // A program may still call in while its thread is being torn down, from an atexit handler.

@@ -8,6 +8,7 @@ use libc::iovec;
 
 use super::cluster::sd_t;
 use super::entry::{self, VdiHandle, enter};
+use super::program;
 use super::vdi::{SD_WRITE_FUA, sd_vdi_t};
 use crate::cluster::Op;
 use crate::error::{Error, Result};
@@ -38,7 +39,7 @@ impl Notice {
 
     fn give(self, result: c_int) {
         // SAFETY: the program's function, called as the header says.
-        unsafe { (self.callback)(self.sd, result, self.opaque) }
+        program::call(|| unsafe { (self.callback)(self.sd, result, self.opaque) });
     }
 }
 

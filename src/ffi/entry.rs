@@ -5,9 +5,11 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use super::cluster::sd_t;
+use super::fork;
+use super::program::Forked;
 use super::vdi::{sd_inode, sd_vdi_t};
 use crate::error::{Error, Result};
 use crate::vdi::{Client, Name, Vdi, Which};
@@ -26,6 +28,7 @@ pub fn enter(body: impl FnOnce() -> Result<()>) -> c_int {
             log::debug!("{error}");
             error.code()
         }
+        Err(payload) if payload.is::<Forked>() => BAD_SD.code(),
         Err(_) => Error::Internal("panic").code(),
     }
 }
@@ -53,9 +56,10 @@ pub fn client(sd: sd_t) -> Result<Arc<Client>> {
 }
 
 /// Takes a client out of the table, and with it the handles of its VDIs.
-pub fn remove_client(sd: sd_t) -> Result<Arc<Client>> {
+pub fn remove_client(sd: sd_t) -> Result<Owned<Arc<Client>>> {
     let client = CLIENTS.remove(sd as usize).ok_or(BAD_SD)?;
-    VDIS.remove_all(|handle| Arc::ptr_eq(&handle.client, &client));
+    let (Owned::Here(the) | Owned::ByParent(the)) = &client;
+    VDIS.remove_all(|handle| Arc::ptr_eq(&handle.client, the));
     Ok(client)
 }
 
@@ -80,7 +84,7 @@ pub fn any_vdi(vdi: sd_vdi_t) -> Result<VdiHandle> {
     VDIS.get(vdi as usize).ok_or(BAD_VDI)
 }
 
-pub fn remove_vdi(vdi: sd_vdi_t) -> Result<VdiHandle> {
+pub fn remove_vdi(vdi: sd_vdi_t) -> Result<Owned<VdiHandle>> {
     VDIS.remove(vdi as usize).ok_or(BAD_VDI)
 }
 
@@ -186,6 +190,23 @@ pub unsafe fn iovecs(iov: *const libc::iovec, iovcnt: c_int) -> Result<Vec<(*mut
     Ok(iovecs.iter().map(|iovec| (iovec.iov_base.cast(), iovec.iov_len)).collect())
 }
 
+/// The tables of handles, for the time of a fork.
+pub struct Held {
+    _clients: RwLockWriteGuard<'static, Slots<Arc<Client>>>,
+    _vdis: RwLockWriteGuard<'static, Slots<VdiHandle>>,
+}
+
+pub fn hold() -> Held {
+    Held { _clients: CLIENTS.write(), _vdis: VDIS.write() }
+}
+
+/// What a handle stood for, and whose it is.
+pub enum Owned<T> {
+    Here(T),
+    /// A copy, which this process got when it was forked: good for nothing but to be freed.
+    ByParent(T),
+}
+
 #[derive(Clone, Copy)]
 enum Kind {
     Client = 1,
@@ -209,6 +230,8 @@ struct Slots<T> {
 
 struct Slot<T> {
     generation: usize,
+    /// The process that the handle is of.
+    process: u32,
     value: Option<T>,
 }
 
@@ -219,20 +242,21 @@ impl<T: Clone> Table<T> {
     }
 
     fn insert(&self, value: T) -> Result<usize> {
-        let mut table = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.write();
         let index = match table.free.pop() {
             Some(index) => index,
             None if table.slots.len() >= 1 << INDEX_BITS => {
                 return Err(Error::NoMem("too many open handles"));
             }
             None => {
-                table.slots.push(Slot { generation: 0, value: None });
+                table.slots.push(Slot { generation: 0, process: 0, value: None });
                 table.slots.len() - 1
             }
         };
         let slot = &mut table.slots[index];
         slot.generation = (slot.generation + 1) & (usize::MAX >> (INDEX_BITS + KIND_BITS));
         slot.generation = slot.generation.max(1);
+        slot.process = fork::process();
         slot.value = Some(value);
         Ok(slot.generation << (INDEX_BITS + KIND_BITS) | index << KIND_BITS | self.kind as usize)
     }
@@ -248,25 +272,31 @@ impl<T: Clone> Table<T> {
         let (index, generation) = self.locate(handle)?;
         let table = self.slots.read().unwrap_or_else(PoisonError::into_inner);
         let slot = table.slots.get(index)?;
-        if slot.generation == generation { slot.value.clone() } else { None }
+        let is_it = slot.generation == generation && slot.process == fork::process();
+        if is_it { slot.value.clone() } else { None }
     }
 
-    fn remove(&self, handle: usize) -> Option<T> {
+    fn write(&self) -> RwLockWriteGuard<'_, Slots<T>> {
+        self.slots.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remove(&self, handle: usize) -> Option<Owned<T>> {
         let (index, generation) = self.locate(handle)?;
-        let mut table = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.write();
         let slot = table.slots.get_mut(index)?;
         if slot.generation != generation {
             return None;
         }
         let value = slot.value.take()?;
+        let here = slot.process == fork::process();
         table.free.push(index);
-        Some(value)
+        Some(if here { Owned::Here(value) } else { Owned::ByParent(value) })
     }
 
     fn remove_all(&self, doomed: impl Fn(&T) -> bool) {
         let mut removed = Vec::new();
         {
-            let mut table = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+            let mut table = self.write();
             let Slots { slots, free } = &mut *table;
             for (index, slot) in slots.iter_mut().enumerate() {
                 if slot.value.as_ref().is_some_and(&doomed) {
@@ -294,8 +324,8 @@ mod tests {
         for garbage in [0, 1, 2, 3, 4, usize::MAX, a ^ 1 << 30, a + 4, &raw const a as usize] {
             assert_eq!(clients.get(garbage), None, "{garbage:#x}");
         }
-        assert_eq!(clients.remove(a), Some(1));
-        assert_eq!((clients.get(a), clients.remove(a)), (None, None));
+        assert!(matches!(clients.remove(a), Some(Owned::Here(1))));
+        assert!(clients.get(a).is_none() && clients.remove(a).is_none());
         let again = clients.insert(3).unwrap();
         assert_ne!(again, a, "a slot is used again under another number");
         assert_eq!((clients.get(a), clients.get(again)), (None, Some(3)));

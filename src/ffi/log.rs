@@ -1,7 +1,7 @@
 //! The library's messages, for programs that want them.
 
 use std::ffi::{CString, c_char, c_int, c_void};
-use std::sync::{Mutex, Once};
+use std::sync::{Mutex, MutexGuard, Once};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
@@ -32,6 +32,15 @@ unsafe impl Send for Sink {}
 
 static SINK: Mutex<Option<Sink>> = Mutex::new(None);
 static INSTALL: Once = Once::new();
+
+/// Whom messages go to, for the time of a fork.
+pub struct Held {
+    _sink: MutexGuard<'static, Option<Sink>>,
+}
+
+pub fn hold() -> Held {
+    Held { _sink: lock(&SINK) }
+}
 
 struct Forward;
 

@@ -10,7 +10,8 @@ use sheepdog_proto::{NAME_LEN, time_to_ns};
 use super::cluster::sd_t;
 use libc::iovec;
 
-use super::entry::{self, Out, VdiHandle, enter};
+use super::entry::{self, Out, Owned, VdiHandle, enter};
+use super::program;
 use crate::error::{Error, Result};
 use crate::net::{RecvBuf, SendBuf};
 use crate::vdi::{Client, CreateOptions, ExtentKind, Name, UNDO_LIMIT};
@@ -208,6 +209,7 @@ pub unsafe extern "C" fn sd_vdi_close(vdi: *mut sd_vdi_t) -> c_int {
         let (out, handle) = unsafe { (Out::new(vdi)?, vdi.read()) };
         let handle = entry::remove_vdi(handle)?;
         out.set(std::ptr::null_mut());
+        let Owned::Here(handle) = handle else { return Ok(()) };
         let client = &handle.client;
         client.cluster.run(async |op| client.close(op, handle.vdi.clone()).await)
     })
@@ -417,9 +419,9 @@ pub unsafe extern "C" fn sd_vdi_block_status(
                 ExtentKind::Shared => SD_EXTENT_SHARED,
             };
             // SAFETY: the program's function, called as the header says.
-            let stop = unsafe {
+            let stop = program::call(|| unsafe {
                 callback(extent.offset as libc::off_t, extent.len as usize, status, opaque)
-            };
+            });
             if stop != 0 {
                 break;
             }

@@ -20,7 +20,7 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
 
-use super::{IoVecs, RecvBuf};
+use super::{IoVecs, RecvBuf, descriptors};
 
 /// Where a gateway listens.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -125,6 +125,12 @@ impl Socket {
     }
 }
 
+impl Drop for Socket {
+    fn drop(&mut self) {
+        descriptors::forget(self.as_fd());
+    }
+}
+
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -145,6 +151,12 @@ impl WakeFd {
 
     pub fn clear(&self) {
         let _ = read(&self.0, &mut [0; 8]);
+    }
+}
+
+impl Drop for WakeFd {
+    fn drop(&mut self) {
+        descriptors::forget(self.as_fd());
     }
 }
 
@@ -209,6 +221,17 @@ impl EventSet {
     /// Waits until the set is readable, for `timeout` at most; None waits for ever. Whether it is.
     pub fn wait(&self, timeout: Option<Duration>) -> io::Result<bool> {
         wait_readable(self.epoll.as_fd(), timeout)
+    }
+
+    pub(super) fn timer(&self) -> BorrowedFd<'_> {
+        self.timer.as_fd()
+    }
+}
+
+impl Drop for EventSet {
+    fn drop(&mut self) {
+        descriptors::forget(self.as_fd());
+        descriptors::forget(self.timer());
     }
 }
 

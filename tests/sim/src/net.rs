@@ -186,6 +186,23 @@ impl Drop for EventSet {
     }
 }
 
+/// There is no fork here that would need them.
+pub struct Descriptors;
+
+impl Descriptors {
+    pub fn new() -> Descriptors {
+        Descriptors
+    }
+
+    pub fn keep_socket(&self, _: &Socket) {}
+
+    pub fn keep_wake(&self, _: &WakeFd) {}
+
+    pub fn keep_set(&self, _: &EventSet) {}
+
+    pub fn close_copies(&self, _watched: bool) {}
+}
+
 /// Whether the client whose descriptor that is has work for a dispatch.
 pub fn is_ready(fd: RawFd) -> bool {
     World::current().is_ready(fd)
