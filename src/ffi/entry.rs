@@ -9,9 +9,10 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use super::cluster::sd_t;
 use super::fork;
-use super::program::Forked;
-use super::vdi::{sd_inode, sd_vdi_t};
+use super::program::{self, Forked};
+use super::vdi::{off_t, sd_inode, sd_vdi_t};
 use crate::error::{Error, Result};
+use crate::net::{self, Access};
 use crate::vdi::{Client, Name, Vdi, Which};
 
 /// Runs the body of a C function: its result as a code. No panic leaves it, nor prints anything.
@@ -22,6 +23,7 @@ pub fn enter(body: impl FnOnce() -> Result<()>) -> c_int {
         static HOOK: std::sync::Once = std::sync::Once::new();
         HOOK.call_once(|| std::panic::set_hook(Box::new(|panic| log::error!("{panic}"))));
     }
+    let _uncancelled = program::Uncancelled::new();
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => 0,
         Ok(Err(error)) => {
@@ -150,7 +152,7 @@ impl<T> Out<T> {
 }
 
 /// A byte offset argument.
-pub fn offset(offset: libc::off_t) -> Result<u64> {
+pub fn offset(offset: off_t) -> Result<u64> {
     u64::try_from(offset).map_err(|_| Error::Invalid("the offset is negative"))
 }
 
@@ -165,29 +167,54 @@ pub fn check_buffer(base: *const c_void, len: usize) -> Result<()> {
     Ok(())
 }
 
-/// The buffers of a vectored call, checked: their addresses and lengths.
+/// Checks a buffer that is sent from: as [`check_buffer`]; and of a program that has lent memory
+/// before which is not there, that a large one is.
+///
+/// A kernel that finds out while it sends has sent a part by then, and the connection must end, which
+/// others notice: once, and not each time. A page or two is sent at once or not at all.
+pub fn check_readable(base: *const c_void, len: usize) -> Result<()> {
+    check_there(base, len, Access::Read)
+}
+
+/// Checks a buffer that is received into: as [`check_readable`].
+pub fn check_writable(base: *const c_void, len: usize) -> Result<()> {
+    check_there(base, len, Access::Write)
+}
+
+fn check_there(base: *const c_void, len: usize, access: Access) -> Result<()> {
+    check_buffer(base, len)?;
+    let look = len >= LARGE && net::is_suspect();
+    if !look || net::is_there(base.cast(), len, access) { Ok(()) } else { Err(Error::Fault) }
+}
+
+/// Bytes of a buffer that is worth a system call.
+const LARGE: usize = 64 * 1024;
+
+/// The buffers of a vectored call, checked by `check`: their addresses and lengths.
 ///
 /// # Safety
-/// `iov` is NULL or points to `iovcnt` of them.
-pub unsafe fn iovecs(iov: *const libc::iovec, iovcnt: c_int) -> Result<Vec<(*mut u8, usize)>> {
+/// `iov` is NULL or points to `iovcnt` of them, which stay as they are for the call.
+pub unsafe fn iovecs<'a>(
+    iov: *const libc::iovec,
+    iovcnt: c_int,
+    check: impl Fn(*const c_void, usize) -> Result<()>,
+) -> Result<impl Iterator<Item = (*mut u8, usize)> + 'a> {
     let count = usize::try_from(iovcnt).map_err(|_| Error::Invalid("iovcnt is negative"))?;
-    if count == 0 {
-        return Ok(Vec::new());
-    }
-    if iov.is_null() {
-        return Err(NULL);
-    }
-    // SAFETY: not NULL, and `count` long as the caller promises.
-    let iovecs = unsafe { std::slice::from_raw_parts(iov, count) };
+    let iovecs = match count {
+        0 => &[],
+        _ if iov.is_null() => return Err(NULL),
+        // SAFETY: not NULL, and `count` long as the caller promises.
+        count => unsafe { std::slice::from_raw_parts(iov, count) },
+    };
     let mut total = 0usize;
     for iovec in iovecs {
-        check_buffer(iovec.iov_base, iovec.iov_len)?;
+        check(iovec.iov_base, iovec.iov_len)?;
         total = total.checked_add(iovec.iov_len).ok_or(Error::Invalid("the length"))?;
     }
     if isize::try_from(total).is_err() {
         return Err(Error::Invalid("the length is more than memory can hold"));
     }
-    Ok(iovecs.iter().map(|iovec| (iovec.iov_base.cast(), iovec.iov_len)).collect())
+    Ok(iovecs.iter().map(|iovec| (iovec.iov_base.cast(), iovec.iov_len)))
 }
 
 /// The tables of handles, for the time of a fork.

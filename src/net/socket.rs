@@ -20,7 +20,7 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
 
-use super::{IoVecs, RecvBuf, descriptors};
+use super::{IoVecs, RecvBuf, descriptors, memory};
 
 /// Where a gateway listens.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -300,6 +300,15 @@ pub fn poll_fds(fds: &mut [PollFd<'_>], timeout: Duration) -> io::Result<()> {
 /// TimedOut is a connection that the kernel has given up.
 pub fn is_retry(e: &io::Error) -> bool {
     matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+/// Whether an I/O error is about the caller's memory, and not about the connection.
+pub fn is_fault(e: &io::Error) -> bool {
+    let is_fault = e.raw_os_error() == Some(libc::EFAULT);
+    if is_fault {
+        memory::suspect();
+    }
+    is_fault
 }
 
 /// What a poll should report for a socket.

@@ -7,7 +7,7 @@
 #[path = "../../../src/net/iobuf.rs"]
 mod iobuf;
 
-pub use iobuf::{IoVecs, RecvBuf, SendBuf};
+pub use iobuf::{IoVecs, NoMemory, RecvBuf, SendBuf};
 
 use std::fmt;
 use std::io::{self, ErrorKind, IoSliceMut};
@@ -268,6 +268,11 @@ pub fn poll_sockets<'a>(
 /// Whether an I/O error only means "nothing now".
 pub fn is_retry(e: &io::Error) -> bool {
     matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+/// All memory is there.
+pub fn is_fault(_: &io::Error) -> bool {
+    false
 }
 
 /// What a poll should report for a socket.
