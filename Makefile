@@ -7,12 +7,15 @@ bindir     ?= $(PREFIX)/bin
 mandir     ?= $(PREFIX)/share/man
 
 CARGO            ?= cargo
-CARGO_TARGET_DIR ?= target
 JOBS             ?= $(shell nproc)
+# Tests that run at the same time.
+SIDE_BY_SIDE     ?= $(shell expr 3 '*' $(JOBS))
+# For another machine than this one: CARGO_BUILD_TARGET, and these and CC.
+OBJCOPY          ?= objcopy
+READELF          ?= readelf
 
 version := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 soname  := libsheepdog.so.$(firstword $(subst ., ,$(version)))
-release := $(CARGO_TARGET_DIR)/release
 shared  := build/lib/libsheepdog.so.$(version)
 
 # The file that `make demo` stores and reads back.
@@ -27,16 +30,18 @@ transcript-dog-geometry transcript-qemu: superset := --superset
 .DEFAULT_GOAL := build
 .NOTPARALLEL: # cargo, cmake and ctest use all processors themselves
 .DELETE_ON_ERROR:
-.PHONY: help deps deps-demo build demo test lint test-rust test-c test-c-mimic test-valgrind \
-        test-asan test-tsan check-symbols test-install test-readme test-tgt transcripts soak torture \
-        sim sim-soak sim-model install uninstall clean cargo
+.PHONY: help deps deps-demo build demo test test-more lint test-rust test-model test-c test-c-mimic \
+        test-valgrind test-asan test-tsan check-symbols test-install test-target test-readme test-tgt \
+        transcripts soak torture sim sim-more sim-soak sim-model install uninstall clean cargo
 
 help:
 	@echo 'make build          the library, build/lib, and the server lamb, build/bin'
 	@echo 'make demo           stores a file (FILE=...) in a VDI and reads it back'
-	@echo 'make test           every test there is; the parts:'
-	@echo '    lint test-rust sim sim-model test-c test-c-mimic test-valgrind check-symbols'
-	@echo '    test-install test-readme test-tgt transcripts (or one: transcript-qemu)'
+	@echo 'make test           finds nearly everything, in some minutes; the parts:'
+	@echo '    lint test-rust sim sim-model test-c check-symbols test-install test-readme'
+	@echo 'make test-more      what takes longer; together every test there is; the parts:'
+	@echo '    test-model sim-more test-c-mimic test-valgrind test-asan test-target test-tgt'
+	@echo '    transcripts (or one: transcript-qemu)'
 	@echo 'make test-c         the C tests (SD_TEST_ADDR=host:port for a server other than lamb,'
 	@echo '                    SD_TEST_DOG=path of its dog for the tests of both on one cluster)'
 	@echo 'make test-asan      the C tests with the address and undefined behaviour sanitizers'
@@ -60,8 +65,12 @@ deps-demo:
 build: build/lib/libsheepdog.so build/lib/$(soname) build/lib/libsheepdog.a build/bin/lamb
 
 cargo:
-	$(CARGO) build --release
-$(release)/libsheepdog.a $(release)/lamb: cargo ;
+	@CARGO='$(CARGO)' CC='$(CC)' tools/cargo-build.sh build/cargo
+build/cargo/libsheepdog.a build/cargo/lamb: cargo ;
+
+build/lib/libsheepdog.a: build/cargo/libsheepdog.a tools/one-object.sh
+	@mkdir -p $(@D)
+	CC='$(CC)' OBJCOPY='$(OBJCOPY)' READELF='$(READELF)' AR='$(AR)' tools/one-object.sh $< $@
 
 # rustc passes a cdylib's linker a version script of its own, beside which GNU ld refuses ours and
 # lld ignores it. So the shared object is linked here, from the static library.
@@ -71,7 +80,7 @@ $(release)/libsheepdog.a $(release)/lamb: cargo ;
 # tools/check-symbols.sh makes sure that nothing else is left undefined.
 glibc := $(findstring /,$(shell $(CC) -print-file-name=libc_nonshared.a))
 libs  := $(if $(glibc),-nodefaultlibs -l:libc.so.6 -lgcc_s -lm -l:libc_nonshared.a -lgcc,-lgcc_s -lm)
-$(shared): $(release)/libsheepdog.a src/libsheepdog.map
+$(shared): build/lib/libsheepdog.a src/libsheepdog.map
 	@mkdir -p $(@D)
 	$(CC) -shared -o $@ -Wl,--as-needed,--gc-sections,--strip-debug \
 	    -Wl,--version-script=src/libsheepdog.map,-soname,$(soname) \
@@ -82,10 +91,7 @@ build/lib/$(soname): $(shared)
 	ln -sf $(<F) $@
 build/lib/libsheepdog.so: build/lib/$(soname)
 	ln -sf $(<F) $@
-build/lib/libsheepdog.a: $(release)/libsheepdog.a
-	@mkdir -p $(@D)
-	cp $< $@
-build/bin/lamb: $(release)/lamb
+build/bin/lamb: build/cargo/lamb
 	@mkdir -p $(@D)
 	cp -f $< $@
 
@@ -101,9 +107,15 @@ demo: deps-demo build build/examples/quickstart
 
 # --- Testing ---
 
-test: deps build lint test-rust sim sim-model test-c test-c-mimic test-valgrind check-symbols \
-      test-install test-readme test-tgt transcripts
-	@echo 'make test: everything passed'
+# What finds nearly everything. Most of it is rustc's time: the library optimized, for clippy, for the
+# tests and for the simulation.
+test: deps build lint test-rust sim sim-model test-c check-symbols test-install test-readme
+	@echo 'make test: everything passed (make test-more runs the long tests)'
+
+# The recorded sessions are here as the tests of lamb, in test-rust, play them, too.
+test-more: deps build test-model sim-more test-c-mimic test-valgrind test-asan test-target test-tgt \
+           transcripts
+	@echo 'make test-more: everything passed'
 
 lint:
 	@if $(CARGO) fmt --version >/dev/null 2>&1; then set -x; $(CARGO) fmt --all --check; \
@@ -112,27 +124,33 @@ lint:
 	    $(CARGO) clippy --workspace --all-targets -- -D warnings; \
 	else echo 'lint: clippy is not installed, skipped'; fi
 
+# Tests wait for servers and deadlines rather than that they compute: several run on a processor. The
+# steps of the model are those that fit in here, test-model plays all.
 test-rust: build
-	LAMB=$(CURDIR)/build/bin/lamb $(CARGO) test --workspace
+	LAMB=$(CURDIR)/build/bin/lamb SD_SOAK_STEPS=300 RUST_TEST_THREADS=$(SIDE_BY_SIDE) \
+	    $(CARGO) test --workspace
+test-model: build
+	LAMB=$(CURDIR)/build/bin/lamb $(CARGO) test --test model
 
 # The core of the library against simulated servers, time and faults: tests/sim. A failure prints the
-# line that shows it again (target/sim/sim replay 'LINE' --trace).
-SIM_SECONDS ?= 30
+# line that shows it again (target/sim/sim replay 'LINE' --trace). Through cargo run, as cargo alone
+# knows where it puts programs.
+sim          = $(CARGO) run --profile sim --package sim-tests --bin sim --
+SIM_SECONDS ?= 15
 SIM_FROM    ?= 1
 sim:
-	$(CARGO) build --profile sim --package sim-tests --bins
-	$(CARGO_TARGET_DIR)/sim/sim run --seconds $(SIM_SECONDS) --from $(SIM_FROM)
+	$(sim) run --jobs $(JOBS) --seconds $(SIM_SECONDS) --from $(SIM_FROM)
+sim-more: SIM_SECONDS = 60
+sim-more: sim
 sim-soak: SIM_SECONDS = 3600
 sim-soak: SIM_FROM    = $(shell date +%s)000
 sim-soak:
-	$(CARGO) build --profile sim --package sim-tests --bins
-	$(CARGO_TARGET_DIR)/sim/sim run --all --seconds $(SIM_SECONDS) --from $(SIM_FROM)
+	$(sim) run --all --jobs $(JOBS) --seconds $(SIM_SECONDS) --from $(SIM_FROM)
 
 # The simulated servers answer recorded sessions as the real one did.
 sim-model: $(addprefix sim-model-,dog-basic dog-errors dog-geometry qemu tgt)
 sim-model-%:
-	$(CARGO) build --quiet --profile sim --package sim-tests --bin model-server
-	tests/sim/with-model.sh $(CARGO_TARGET_DIR)/sim/model-server \
+	CARGO='$(CARGO)' tests/sim/with-model.sh \
 	    python3 tests/transcripts/replay.py {} tests/transcripts/$*.jsonl
 
 # The model test for a while on a lamb, or on the cluster at SD_TEST_ADDR (host:port, several with
@@ -158,7 +176,7 @@ define c-tests
 	cmake -S c-tests -B build/$(1) -DSHEEPDOG_LIBRARY=$(CURDIR)/build/lib/libsheepdog.so \
 	    -DLAMB=$(CURDIR)/build/bin/lamb $(2)
 	cmake --build build/$(1) --parallel $(JOBS)
-	cd build/$(1) && ctest --parallel $(JOBS) --output-on-failure --no-tests=error
+	cd build/$(1) && ctest --parallel $(SIDE_BY_SIDE) --output-on-failure --no-tests=error
 endef
 
 test-c: build
@@ -169,6 +187,8 @@ test-c-mimic: export LAMB_OPTION := --mimic-1.0
 test-c-mimic: build
 	$(call c-tests,c-tests)
 
+# Which computes rather than waits.
+test-valgrind: SIDE_BY_SIDE = $(JOBS)
 test-valgrind: build
 	$(call c-tests,c-tests-valgrind,-DVALGRIND=ON)
 
@@ -198,6 +218,10 @@ check-symbols: build
 test-install: build
 	tools/test-install.sh
 
+# Builds anew where cargo puts what it makes elsewhere.
+test-target:
+	tools/test-target.sh
+
 test-readme: build
 	tools/test-readme.sh
 
@@ -212,28 +236,42 @@ transcript-%: build
 
 # --- Installing: what `make build` made, so that root needs no cargo ---
 
+# What a shell makes one word of, whatever is in it.
+quote = '$(subst ','\'',$(1))'
+# $(call below,DIRECTORY): where it is installed, below DESTDIR.
+below = $(call quote,$(DESTDIR)$(1))
+# $(call in-pc,DIRECTORY): as a pkg-config file has it, where a space ends a word, and as sed puts it
+# there.
+empty :=
+space := $(empty) $(empty)
+in-pc = $(subst &,\&,$(subst |,\|,$(subst $(space),\\ ,$(1))))
+
+# The modes are those said here, whatever umask the installer has.
 install:
 	@test -e $(shared) || { echo 'install: run make build first' >&2; exit 1; }
-	install -d $(DESTDIR)$(libdir)/pkgconfig $(DESTDIR)$(includedir) $(DESTDIR)$(bindir) \
-	    $(DESTDIR)$(mandir)/man3 $(DESTDIR)$(mandir)/man8
-	install -m 755 $(shared) $(DESTDIR)$(libdir)
-	ln -sf $(notdir $(shared)) $(DESTDIR)$(libdir)/$(soname)
-	ln -sf $(soname) $(DESTDIR)$(libdir)/libsheepdog.so
-	install -m 644 build/lib/libsheepdog.a $(DESTDIR)$(libdir)
-	install -m 644 include/*.h $(DESTDIR)$(includedir)
-	install -m 755 build/bin/lamb $(DESTDIR)$(bindir)
-	install -m 644 man/libsheepdog.3 $(DESTDIR)$(mandir)/man3
-	install -m 644 man/lamb.8 $(DESTDIR)$(mandir)/man8
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@libdir@|$(libdir)|' -e 's|@includedir@|$(includedir)|' \
+	install -d -m 755 $(call below,$(libdir)/pkgconfig) $(call below,$(includedir)) \
+	    $(call below,$(bindir)) $(call below,$(mandir)/man3) $(call below,$(mandir)/man8)
+	install -m 755 $(shared) $(call below,$(libdir))
+	ln -sf $(notdir $(shared)) $(call below,$(libdir)/$(soname))
+	ln -sf $(soname) $(call below,$(libdir)/libsheepdog.so)
+	install -m 644 build/lib/libsheepdog.a $(call below,$(libdir))
+	install -m 644 include/*.h $(call below,$(includedir))
+	install -m 755 build/bin/lamb $(call below,$(bindir))
+	install -m 644 man/libsheepdog.3 $(call below,$(mandir)/man3)
+	install -m 644 man/lamb.8 $(call below,$(mandir)/man8)
+	sed -e $(call quote,s|@PREFIX@|$(call in-pc,$(PREFIX))|) \
+	    -e $(call quote,s|@libdir@|$(call in-pc,$(libdir))|) \
+	    -e $(call quote,s|@includedir@|$(call in-pc,$(includedir))|) \
 	    -e 's|@version@|$(version)|' pkgconfig/libsheepdog.pc.in \
-	    > $(DESTDIR)$(libdir)/pkgconfig/libsheepdog.pc
+	    > $(call below,$(libdir)/pkgconfig/libsheepdog.pc)
+	chmod 644 $(call below,$(libdir)/pkgconfig/libsheepdog.pc)
 
 uninstall:
-	rm -f $(addprefix $(DESTDIR)$(libdir)/,$(notdir $(shared)) $(soname) libsheepdog.so \
-	    libsheepdog.a pkgconfig/libsheepdog.pc)
-	rm -f $(addprefix $(DESTDIR)$(includedir)/,$(notdir $(wildcard include/*.h)))
-	rm -f $(DESTDIR)$(bindir)/lamb $(DESTDIR)$(mandir)/man3/libsheepdog.3 \
-	    $(DESTDIR)$(mandir)/man8/lamb.8
+	rm -f $(foreach file,$(notdir $(shared)) $(soname) libsheepdog.so libsheepdog.a \
+	    pkgconfig/libsheepdog.pc,$(call below,$(libdir)/$(file)))
+	rm -f $(foreach file,$(notdir $(wildcard include/*.h)),$(call below,$(includedir)/$(file)))
+	rm -f $(call below,$(bindir)/lamb) $(call below,$(mandir)/man3/libsheepdog.3) \
+	    $(call below,$(mandir)/man8/lamb.8)
 
 clean:
 	rm -rf build

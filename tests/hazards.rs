@@ -9,7 +9,7 @@ mod common;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sheepdog_proto::inode::MAP_OFFSET;
 use sheepdog_proto::oid::OidKind;
@@ -356,6 +356,72 @@ fn a_deletion_that_a_snapshot_overtook_spares_the_snapshot() {
     assert_eq!(safe.open("a").err(), Some(Code::NO_VDI));
     let snapshot = safe.open_snapshot("a", Which::Tag("tag")).unwrap();
     assert_eq!(content(&safe, snapshot, 5, 0), b"first");
+}
+
+/// A node comes back, and its recovery brings back an object that was discarded meanwhile: it is
+/// there until a client removes it. Where no node has come back it is only the server's own removal
+/// that takes its time, and another one would not make it safe to create the object anew.
+struct BroughtBack {
+    epochs: bool,
+    discarded: AtomicBool,
+    /// When it was first looked at after that.
+    seen: Mutex<Option<Instant>>,
+    removed: AtomicBool,
+}
+
+/// How long the server's own removal takes.
+const TAKES_ITS_TIME: Duration = Duration::from_secs(3);
+
+impl Flock for BroughtBack {
+    fn request(&self, _: usize, request: &Request, _: &[u8]) -> Fate {
+        if request.opcode == op::REMOVE_OBJ {
+            self.removed.store(true, Ordering::Relaxed);
+        }
+        Fate::Pass
+    }
+
+    fn answer(&self, _: usize, request: &Request, answer: &mut Response, payload: &mut Vec<u8>) {
+        if self.discarded.load(Ordering::Relaxed) && self.epochs {
+            answer.epoch = (answer.epoch.get() + 1).into();
+        }
+        if !self.discarded.load(Ordering::Relaxed)
+            || !is_data(request, op::READ_OBJ)
+            || self.removed.load(Ordering::Relaxed)
+        {
+            return;
+        }
+        let since = *self.seen.lock().unwrap().get_or_insert_with(Instant::now);
+        if self.epochs || since.elapsed() < TAKES_ITS_TIME {
+            answer.result = SdResult::SUCCESS.0.into();
+            answer.data_length = 1.into();
+            *payload = vec![0];
+        }
+    }
+}
+
+#[test]
+fn a_discarded_object_that_a_recovery_brings_back_is_removed_again() {
+    for epochs in [true, false] {
+        let flock = Arc::new(BroughtBack {
+            epochs,
+            discarded: AtomicBool::new(false),
+            seen: Mutex::new(None),
+            removed: AtomicBool::new(false),
+        });
+        let pasture = Pasture::new(flock.clone());
+        let sd = pasture.prey();
+        let vdi = create(&sd, "a");
+        sd.write(vdi, b"first", 0, 0).unwrap();
+        flock.discarded.store(true, Ordering::Relaxed);
+        sd.discard(vdi, 0, OBJECT).unwrap();
+        sd.write(vdi, b"later", 4096, 0).unwrap();
+        assert_eq!(flock.removed.load(Ordering::Relaxed), epochs);
+        flock.discarded.store(false, Ordering::Relaxed);
+        let safe = pasture.safe();
+        let found = safe.open("a").unwrap();
+        assert_eq!(content(&safe, found, 5, 0), [0; 5]);
+        assert_eq!(content(&safe, found, 5, 4096), b"later");
+    }
 }
 
 /// Else servers lose count of references (4.2), and objects stay for ever.

@@ -20,12 +20,16 @@ if [ "${1:-}" != demo ]; then
         valgrind:valgrind tgtd:tgt iscsi-test-cu:libiscsi-bin"
     libraries="libevent_core:libevent-dev libuv:libuv1-dev glib-2.0:libglib2.0-dev"
     echo '#include <ev.h>' | cc -E -x c - >/dev/null 2>&1 || packages="$packages libev-dev"
+    # A test starts the program; that the shell has a command of this name says nothing.
+    env kill -l >/dev/null 2>&1 || packages="$packages procps"
     # Where bindgen looks for it, with which tests compare declarations with the libraries' headers.
     # libclang-cpp is another library.
     [ -n "${LIBCLANG_PATH:-}" ] || ldconfig -p 2>/dev/null | grep -q 'libclang[-.0-9]*\.so' ||
         find /usr/lib/llvm*/lib -name 'libclang.so*' -o -name 'libclang-[0-9]*.so*' 2>/dev/null |
         grep -q . || packages="$packages libclang-dev"
 fi
+# A compiler can come without the C library's headers: gcc's package only recommends them.
+echo '#include <stdio.h>' | cc -E -x c - >/dev/null 2>&1 || packages="$packages libc6-dev"
 for pair in $commands; do
     command -v "${pair%%:*}" >/dev/null || packages="$packages ${pair#*:}"
 done

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{Cluster, Core, Link, LinkState, Op};
 use crate::clock::Instant;
 use crate::error::{Error, Result};
-use crate::exec::{Completion, Signal, catch_panic, lock};
+use crate::exec::{Completion, catch_panic, lock};
 use crate::net::{EventSet, Interest, WakeFd, interest};
 
 /// Callbacks of one dispatch, so that a busy handle does not starve the program's other events.
@@ -18,7 +18,6 @@ const MAX_CALLBACKS: usize = 1024;
 /// What an event loop watches.
 pub(super) struct Events {
     set: Arc<EventSet>,
-    signal: Arc<Signal>,
     /// When the set's timer fires.
     armed: Option<Instant>,
 }
@@ -36,19 +35,18 @@ impl Cluster {
             return Ok(events.set.clone());
         }
         const NO_FD: Error = Error::NoMem("no file descriptor left");
-        let signal = WakeFd::new().map_err(|_| NO_FD)?;
-        let set = Arc::new(EventSet::new(&signal).map_err(|_| NO_FD)?);
-        self.descriptors.keep_wake(&signal);
+        let descriptor = Arc::new(WakeFd::new().map_err(|_| NO_FD)?);
+        let set = Arc::new(EventSet::new(&descriptor).map_err(|_| NO_FD)?);
+        self.descriptors.keep_wake(&descriptor);
         self.descriptors.keep_set(&set);
-        let signal = Arc::new(Signal::new(signal));
-        core.events = Some(Events { set: set.clone(), signal: signal.clone(), armed: None });
+        core.events = Some(Events { set: set.clone(), armed: None });
         let keys: Vec<usize> = core.links.iter().map(|(key, _)| key).collect();
         for key in keys {
             core.watch(key);
         }
         core.arm_timer(Instant::now());
         drop(core);
-        self.tasks.set_signal(signal);
+        self.tasks.agenda.tell(descriptor);
         Ok(set)
     }
 
@@ -76,34 +74,30 @@ impl Cluster {
 
     /// Has the event loop call dispatch though there may be no work.
     pub fn nudge(&self) {
-        lock(&self.core).signal();
+        self.ask_for_dispatch(&mut lock(&self.core));
     }
 
     /// Does the work that there is: I/O, timers, callbacks. Never blocks.
     pub fn dispatch(&self) {
-        let signal = {
-            let mut core = lock(&self.core);
-            core.dispatching += 1;
-            core.events.as_ref().map(|events| events.signal.clone())
-        };
-        self.tasks.begin_delivery();
-        if let Some(signal) = signal {
-            signal.clear();
-        }
-        if let Some(_term) = self.lead.try_take() {
-            self.turn_now();
+        let mut hold = self.tasks.agenda.hold();
+        match self.lead.try_take() {
+            Some(_term) => self.turn_now(),
+            // Whoever leads receives. The timer that may have called us is not left as it is: the
+            // descriptor would stay readable.
+            None => self.look_at_the_time(),
         }
         self.tasks.run_woken();
-        self.tasks.deliver(MAX_CALLBACKS);
-        self.end_dispatch();
+        self.tasks.deliver(&mut hold, MAX_CALLBACKS);
+        self.send_all();
         self.tasks.run_woken();
     }
 
     /// Waits for work and does it; false where there was none within `timeout`. None waits for
-    /// ever.
+    /// ever, or until the cluster is closed.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<bool> {
         let events = self.events()?;
         match events.wait(timeout) {
+            Ok(true) if lock(&self.core).closing => Err(Error::Canceled),
             Ok(true) => {
                 self.dispatch();
                 Ok(true)
@@ -167,13 +161,6 @@ impl Core {
             events.set.set_timer(None);
         }
         self.arm_timer(now);
-    }
-
-    /// Has the event loop call dispatch, for what waits to be sent.
-    pub(super) fn signal(&self) {
-        if let Some(events) = &self.events {
-            events.signal.set();
-        }
     }
 }
 

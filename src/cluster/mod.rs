@@ -74,6 +74,9 @@ struct Core {
     next_serial: u64,
     /// What was given up and may still happen.
     pending: Pending,
+    /// The latest epoch that a gateway has told of, and when it replaced an earlier one.
+    epoch: u32,
+    epoch_changed: Option<Instant>,
     /// Until when the leader waits in poll, where it does.
     polling: Option<Instant>,
     /// To which gateway a link last ended, and why.
@@ -85,8 +88,8 @@ struct Core {
     was_connected: bool,
     /// What an event loop watches, once there is one.
     events: Option<Events>,
-    /// Dispatches under way, which send what was queued meanwhile when they end.
-    dispatching: usize,
+    /// Something waits to be sent by a dispatch, or one is wanted for its own sake.
+    unsent: bool,
 }
 
 /// One connection to one gateway. Stays in the table after its end until the last request on it
@@ -257,13 +260,15 @@ impl Cluster {
                 timers: Timers::default(),
                 next_serial: 0,
                 pending: Pending::default(),
+                epoch: 0,
+                epoch_changed: None,
                 polling: None,
                 last_loss: None,
                 closing: false,
                 closed: false,
                 was_connected: false,
                 events: None,
-                dispatching: 0,
+                unsent: false,
             }),
             lead: Lead::default(),
             wake: Arc::new(wake),
@@ -328,9 +333,10 @@ impl Cluster {
         self.run_op(Op { first: true, ..self.op() }, async |op| self.connect(op).await)
     }
 
-    /// Ends everything: operations under way end as cancelled, then `last` runs as the close's
-    /// own operation, then the connections go. An error where it is open whether something of ours
-    /// may still happen.
+    /// Ends everything, in this order: nothing begins any more, and what is under way ends as
+    /// cancelled; `last` runs as the close's own operation, once nobody else is in here; the
+    /// connections go; the last callbacks are called, and those of other threads waited for. An
+    /// error where it is open whether something of ours may still happen.
     pub fn close(&self, last: impl AsyncFnOnce(&Op) -> Result<()>) -> Result<()> {
         let wakers = {
             let mut core = lock(&self.core);
@@ -338,7 +344,9 @@ impl Cluster {
             core.all_wakers()
         };
         wakers.into_iter().for_each(Waker::wake);
+        self.tasks.agenda.close();
         self.tasks.finish_all();
+        self.lead.wait_until_empty();
         // A cluster that does not answer any more must not hold up the end of the program.
         let deadline = Some(Instant::now() + CLOSE_LIMIT);
         let op = Op { deadline, closing: true, first: true, ..self.op() };
@@ -356,9 +364,9 @@ impl Cluster {
             core.all_wakers()
         };
         wakers.into_iter().for_each(Waker::wake);
-        // The last callbacks: those of requests that this close has cancelled, and of those that
-        // had ended before and were not told yet.
-        self.tasks.deliver(usize::MAX);
+        // Of requests that this close has cancelled, and of those that had ended before and were
+        // not told yet.
+        self.tasks.agenda.deliver_last();
         match result {
             // Something of ours may still happen, or a lock remains.
             Err(Error::TimedOut) => Err(Error::TimedOut),
@@ -377,6 +385,11 @@ impl Cluster {
         self.descriptors.close_copies(watched);
     }
 
+    /// Whether nodes have joined or left lately: they are moving objects then.
+    pub fn epoch_changed_within(&self, time: Duration) -> bool {
+        lock(&self.core).epoch_changed.is_some_and(|at| Instant::now() - at < time)
+    }
+
     /// The successes of calls with [`Call::keep_late`] that came late.
     pub fn take_late(&self) -> Vec<Late> {
         std::mem::take(&mut lock(&self.core).pending.late)
@@ -385,9 +398,7 @@ impl Cluster {
     /// Sends what waits on a link, or sees to it that a dispatch does.
     fn send(&self, core: &mut Core, link: LinkId, lazy: bool, woken: &mut Vec<Waker>) {
         if lazy && core.up(link).is_some_and(|link| link.may_wait()) {
-            if core.dispatching == 0 {
-                core.signal();
-            }
+            self.ask_for_dispatch(core);
             // A leader sends it, too, when it looks.
             if core.polling.is_some() {
                 self.wake.set();
@@ -448,11 +459,25 @@ impl Cluster {
 
     pub async fn sleep_until(&self, op: &Op, at: Instant) -> Result<()> {
         let mut timer = Timer::new(self, at);
+        poll_fn(|cx| timer.poll_unless(cx, |core| !op.closing && core.closing)).await
+    }
+
+    /// Waits for nothing but its next turn. Work that never waits would hold up everything else that
+    /// its thread, or the event loop, has to do, and would not see the operation's deadline.
+    pub async fn give_way(&self, op: &Op) -> Result<()> {
+        // A timer that is due: whoever looks at the time next wakes it.
+        let mut timer = Timer::new(self, Instant::now());
+        let mut had_turn = false;
         poll_fn(|cx| {
-            if !op.closing && lock(&self.core).closing {
+            let mut core = lock(&self.core);
+            if !op.closing && core.closing {
                 return Poll::Ready(Err(Error::Canceled));
             }
-            timer.poll(cx).map(Ok)
+            if std::mem::replace(&mut had_turn, true) {
+                return Poll::Ready(Ok(()));
+            }
+            timer.register(&mut core, cx, Instant::now());
+            Poll::Pending
         })
         .await
     }
@@ -612,11 +637,29 @@ impl Timer<'_> {
     }
 
     fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
+        self.poll_unless(cx, |_| false).map(drop)
+    }
+
+    /// Ends as cancelled where `canceled` says so, asked under the lock under which the timer is
+    /// registered: whoever changes the answer wakes all timers.
+    fn poll_unless(
+        &mut self,
+        cx: &Context<'_>,
+        canceled: impl Fn(&Core) -> bool,
+    ) -> Poll<Result<()>> {
         let now = Instant::now();
-        if now >= self.at {
-            return Poll::Ready(());
-        }
         let mut core = lock(&self.cluster.core);
+        if canceled(&core) {
+            return Poll::Ready(Err(Error::Canceled));
+        }
+        if now >= self.at {
+            return Poll::Ready(Ok(()));
+        }
+        self.register(&mut core, cx, now);
+        Poll::Pending
+    }
+
+    fn register(&mut self, core: &mut Core, cx: &Context<'_>, now: Instant) {
         match self.id {
             Some(id) if core.timers.update(id, cx.waker()) => {}
             _ => self.id = Some(core.timers.add(self.at, cx.waker().clone())),
@@ -626,7 +669,6 @@ impl Timer<'_> {
             self.cluster.wake.set();
         }
         core.arm_timer(now);
-        Poll::Pending
     }
 }
 

@@ -86,7 +86,7 @@ impl Cluster {
         let mut core = lock(&self.core);
         let now = Instant::now();
         core.look_at_the_time(now, &mut inbox.woken);
-        core.flush_all(inbox);
+        self.flush_all(&mut core, &mut inbox.woken);
         if !inbox.woken.is_empty() {
             return Plan::None;
         }
@@ -136,7 +136,7 @@ impl Cluster {
             let mut core = lock(&self.core);
             let now = Instant::now();
             core.look_at_the_time(now, &mut inbox.woken);
-            core.flush_all(inbox);
+            self.flush_all(&mut core, &mut inbox.woken);
             let links = core.links.iter().filter_map(|(key, link)| {
                 let up = match link.state {
                     LinkState::Up | LinkState::Draining(_) => true,
@@ -172,19 +172,40 @@ impl Cluster {
         inbox.wake();
     }
 
-    /// A dispatch ends: what its callbacks asked for goes out together.
-    pub(super) fn end_dispatch(&self) {
+    /// Wakes whom the time concerns.
+    pub(super) fn look_at_the_time(&self) {
+        let mut woken = Vec::new();
+        lock(&self.core).look_at_the_time(Instant::now(), &mut woken);
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// What the callbacks of a dispatch asked for goes out together.
+    pub(super) fn send_all(&self) {
         let mut woken = Vec::new();
         {
             let mut core = lock(&self.core);
-            core.dispatching -= 1;
-            let keys: Vec<usize> = core.links.iter().map(|(key, _)| key).collect();
-            for key in keys {
-                core.flush(key);
-                core.collect(key, &mut woken);
-            }
+            self.flush_all(&mut core, &mut woken);
         }
         woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// Sends what the peers take now.
+    fn flush_all(&self, core: &mut Core, woken: &mut Vec<Waker>) {
+        if std::mem::take(&mut core.unsent) {
+            self.tasks.agenda.set_unsent(false);
+        }
+        let keys: Vec<usize> = core.links.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            core.flush(key);
+            core.collect(key, woken);
+        }
+    }
+
+    /// Has the event loop call dispatch.
+    pub(super) fn ask_for_dispatch(&self, core: &mut Core) {
+        if !std::mem::replace(&mut core.unsent, true) {
+            self.tasks.agenda.set_unsent(true);
+        }
     }
 
     fn ready(&self, id: LinkId, socket: &Arc<Socket>, events: Interest, inbox: &mut Inbox) {
@@ -245,12 +266,21 @@ impl Cluster {
             core.fail(id.key, end);
             0
         });
+        core.note_epoch(id.key);
         core.collect(id.key, &mut inbox.woken);
         total
     }
 }
 
 impl Core {
+    fn note_epoch(&mut self, key: usize) {
+        let epoch = self.links[key].wire.epoch();
+        if epoch > self.epoch {
+            let is_first = std::mem::replace(&mut self.epoch, epoch) == 0;
+            self.epoch_changed = if is_first { None } else { Some(Instant::now()) };
+        }
+    }
+
     /// While large payloads are coming in, receives them where they belong. How many bytes.
     fn receive_direct(&mut self, key: usize, scratch: &mut [u8]) -> Result<usize, End> {
         let link = &mut self.links[key];
@@ -273,14 +303,6 @@ impl Core {
             }
         }
         Ok(total)
-    }
-
-    fn flush_all(&mut self, inbox: &mut Inbox) {
-        let keys: Vec<usize> = self.links.iter().map(|(key, _)| key).collect();
-        for key in keys {
-            self.flush(key);
-            self.collect(key, &mut inbox.woken);
-        }
     }
 
     /// After anything happened to a link: takes the wakers of its finished requests, notes which

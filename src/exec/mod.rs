@@ -5,13 +5,15 @@
 //! hands the lead on when its own future is ready. Knows nothing of sockets or the protocol: that
 //! is behind [`Reactor`].
 
+mod agenda;
 mod join;
 mod tasks;
 mod timers;
 mod wait;
 
+pub use agenda::Completion;
 pub use join::{join, try_for_each_concurrent};
-pub use tasks::{Budget, Completion, Share, Signal, Tasks};
+pub use tasks::{Budget, Share, Tasks};
 pub use timers::{TimerId, Timers};
 pub use wait::WaitList;
 
@@ -46,7 +48,11 @@ pub trait Reactor {
 
 /// Who leads, and who waits meanwhile.
 #[derive(Default)]
-pub struct Lead(Mutex<LeadState>);
+pub struct Lead {
+    state: Mutex<LeadState>,
+    /// The last thread has left.
+    empty: Condvar,
+}
 
 #[derive(Default)]
 struct LeadState {
@@ -59,7 +65,7 @@ struct LeadState {
 impl Lead {
     /// Takes the lead if nobody has it; else `parker` will be woken when it is free.
     fn take(&self, parker: &Arc<Parker>) -> bool {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         if state.led {
             if !state.followers.iter().any(|p| Arc::ptr_eq(p, parker)) {
                 state.followers.push_back(parker.clone());
@@ -72,7 +78,7 @@ impl Lead {
 
     /// Takes the lead if nobody has it, until the term is dropped.
     pub fn try_take(&self) -> Option<Term<'_>> {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         if state.led {
             return None;
         }
@@ -82,7 +88,7 @@ impl Lead {
 
     fn give_up(&self) {
         let next = {
-            let mut state = lock(&self.0);
+            let mut state = lock(&self.state);
             state.led = false;
             state.followers.pop_front()
         };
@@ -92,16 +98,19 @@ impl Lead {
     }
 
     fn enter(&self) {
-        lock(&self.0).users += 1;
+        lock(&self.state).users += 1;
     }
 
     /// A thread leaves `block_on`. It may have been nudged to lead and not need to any more, so
     /// the next one is nudged in its place.
     fn leave(&self, parker: &Arc<Parker>) {
         let next = {
-            let mut state = lock(&self.0);
+            let mut state = lock(&self.state);
             state.users -= 1;
             state.followers.retain(|p| !Arc::ptr_eq(p, parker));
+            if state.users == 0 {
+                self.empty.notify_all();
+            }
             if state.led { None } else { state.followers.pop_front() }
         };
         if let Some(parker) = next {
@@ -109,8 +118,16 @@ impl Lead {
         }
     }
 
+    /// Waits until no thread is inside [`block_on`].
+    pub fn wait_until_empty(&self) {
+        let mut state = lock(&self.state);
+        while state.users > 0 {
+            state = self.empty.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
     fn alone(&self) -> bool {
-        lock(&self.0).users == 1
+        lock(&self.state).users == 1
     }
 }
 

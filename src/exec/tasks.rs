@@ -1,8 +1,8 @@
-//! Asynchronous requests: futures that no thread waits for, and the callbacks they end in.
+//! Asynchronous requests: futures that no thread waits for.
 //!
-//! Two queues. A future that was woken is polled by whatever thread is in the library next: one
+//! A future that was woken is polled by whatever thread is in the library next: one
 //! that dispatches, one that waits in a blocking call, the one that submits. What it ends with is
-//! a [`Completion`], and that is delivered by a thread that dispatches, and by no other. So a
+//! a [`Completion`](super::Completion), and that is delivered by a thread that dispatches, and by no other. So a
 //! blocking call made inside a callback can wait for what asynchronous requests hold.
 
 use std::collections::VecDeque;
@@ -12,20 +12,17 @@ use std::sync::{Arc, PoisonError};
 
 use async_task::Runnable;
 
+use super::agenda::{Agenda, Completion, Hold};
 use super::lock;
-use crate::net::WakeFd;
 use crate::sync::{Condvar, Mutex};
-
-/// A finished request, to be told to the program. Called exactly once, or dropped by a program
-/// that is no more.
-pub type Completion = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
 pub struct Tasks {
     running: Mutex<Running>,
     /// Something of `running` changed that [`Tasks::finish_all`] waits for.
     changed: Condvar,
-    finished: Mutex<Finished>,
+    /// What they have ended in, until it is delivered.
+    pub agenda: Agenda,
 }
 
 #[derive(Default)]
@@ -36,46 +33,6 @@ struct Running {
     live: usize,
     /// Threads in [`Tasks::finish_all`].
     finishing: usize,
-}
-
-#[derive(Default)]
-struct Finished {
-    queue: VecDeque<Completion>,
-    /// A thread is delivering, and will see what is added.
-    delivering: bool,
-    /// Tells an event loop that there is something to deliver.
-    signal: Option<Arc<Signal>>,
-}
-
-/// Makes an event loop call dispatch.
-pub struct Signal {
-    fd: WakeFd,
-    /// Whether the descriptor is readable. Held while it is made so or not: were a clear to come
-    /// in between, the descriptor would stay readable, and nobody would know.
-    set: Mutex<bool>,
-}
-
-impl Signal {
-    pub fn new(fd: WakeFd) -> Signal {
-        Signal { fd, set: Mutex::new(false) }
-    }
-
-    pub fn set(&self) {
-        let mut set = lock(&self.set);
-        if !*set {
-            *set = true;
-            self.fd.set();
-        }
-    }
-
-    /// To be called before the work is done: what is signalled while this runs is done then.
-    pub fn clear(&self) {
-        let mut set = lock(&self.set);
-        if *set {
-            self.fd.clear();
-            *set = false;
-        }
-    }
 }
 
 impl Tasks {
@@ -90,7 +47,7 @@ impl Tasks {
         let whole = async move {
             let _ended = Ended(&tasks);
             if let Some(completion) = future().await {
-                tasks.finish(completion);
+                tasks.agenda.finish(completion);
             }
         };
         let tasks = self.clone();
@@ -115,52 +72,17 @@ impl Tasks {
         }
     }
 
-    fn finish(&self, completion: Completion) {
-        let mut finished = lock(&self.finished);
-        finished.queue.push_back(completion);
-        if !finished.delivering
-            && let Some(signal) = &finished.signal
-        {
-            signal.set();
-        }
-    }
-
-    /// Has `signal` set whenever there is something to deliver.
-    pub fn set_signal(&self, signal: Arc<Signal>) {
-        let mut finished = lock(&self.finished);
-        if !finished.queue.is_empty() {
-            signal.set();
-        }
-        finished.signal = Some(signal);
-    }
-
-    /// From here on, until [`Tasks::deliver`] ends, nobody has to be told of what finishes.
-    pub fn begin_delivery(&self) {
-        lock(&self.finished).delivering = true;
-    }
-
-    /// Delivers up to `limit` completions; how many it were. What is left then is signalled.
-    pub fn deliver(&self, limit: usize) -> usize {
+    /// Delivers up to `limit` completions as `hold`; how many it were.
+    pub fn deliver(&self, hold: &mut Hold<'_>, limit: usize) -> usize {
         let mut delivered = 0;
-        loop {
-            let completion = {
-                let mut finished = lock(&self.finished);
-                let next = if delivered < limit { finished.queue.pop_front() } else { None };
-                if next.is_none() {
-                    finished.delivering = false;
-                    if !finished.queue.is_empty()
-                        && let Some(signal) = &finished.signal
-                    {
-                        signal.set();
-                    }
-                }
-                next
-            };
-            let Some(completion) = completion else { return delivered };
+        while delivered < limit
+            && let Some(completion) = hold.next()
+        {
             completion();
             delivered += 1;
             self.run_woken();
         }
+        delivered
     }
 
     /// Waits for the end of all futures, which are all about to end: polls those that are woken,
@@ -273,41 +195,6 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_that_is_cleared_while_it_is_set_leaves_nothing_readable() {
-        use std::os::fd::AsFd;
-        use std::time::Duration;
-
-        const ROUNDS: usize = 20_000;
-        let mut readable_rounds = 0;
-        let signal = Signal::new(WakeFd::new().unwrap());
-        let (started, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let set = || {
-            for round in 1..=ROUNDS {
-                while started.load(Ordering::Acquire) < round {
-                    std::thread::yield_now();
-                }
-                signal.set();
-                ended.store(round, Ordering::Release);
-            }
-        };
-        std::thread::scope(|scope| {
-            scope.spawn(set);
-            for round in 1..=ROUNDS {
-                started.store(round, Ordering::Release);
-                while ended.load(Ordering::Acquire) < round {
-                    signal.clear();
-                    std::thread::yield_now();
-                }
-                signal.clear();
-                let readable = crate::net::wait_readable(signal.fd.as_fd(), Some(Duration::ZERO));
-                // Without an assertion here, which would leave the other thread waiting.
-                readable_rounds += usize::from(readable.unwrap());
-            }
-        });
-        assert_eq!(readable_rounds, 0, "an event loop would turn for ever");
-    }
-
-    #[test]
     fn a_completion_waits_for_delivery_and_comes_once() {
         let tasks = Arc::new(Tasks::default());
         let count = Arc::new(AtomicUsize::new(0));
@@ -322,9 +209,10 @@ mod tests {
         }
         tasks.run_woken();
         assert_eq!(count.load(Ordering::Relaxed), 0);
-        assert_eq!(tasks.deliver(2), 2);
-        assert_eq!(tasks.deliver(2), 1);
-        assert_eq!(tasks.deliver(2), 0);
+        let mut hold = tasks.agenda.hold();
+        assert_eq!(tasks.deliver(&mut hold, 2), 2);
+        assert_eq!(tasks.deliver(&mut hold, 2), 1);
+        assert_eq!(tasks.deliver(&mut hold, 2), 0);
         assert_eq!(count.load(Ordering::Relaxed), 3);
     }
 }

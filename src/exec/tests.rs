@@ -86,7 +86,7 @@ impl FakeReactor {
     }
 
     fn leaders_and_users(&self) -> (bool, usize) {
-        let state = lock(&self.lead.0);
+        let state = lock(&self.lead.state);
         (state.led, state.users)
     }
 }
@@ -256,7 +256,7 @@ impl Done {
 }
 
 fn followers(lead: &Lead) -> usize {
-    lock(&lead.0).followers.len()
+    lock(&lead.state).followers.len()
 }
 
 #[test]
@@ -368,7 +368,7 @@ fn a_turn_that_panics_gives_the_lead_up() {
     let panicked = catch_unwind(AssertUnwindSafe(|| block_on(&*reactor, done.wait())));
     assert!(panicked.is_err());
     block_on(&*reactor, done.wait());
-    assert_eq!(lock(&reactor.lead.0).users, 0);
+    assert_eq!(lock(&reactor.lead.state).users, 0);
 }
 
 #[test]
@@ -395,7 +395,7 @@ fn only_a_thread_by_itself_is_told_that_it_is_alone() {
     let reactor = {
         let (done, seen) = (done.clone(), seen.clone());
         Scripted::new(move |lead: &Lead, _: &Parker, alone| {
-            let users = lock(&lead.0).users;
+            let users = lock(&lead.state).users;
             lock(&seen).push((users, alone));
             done.tell(&[thread::current().id()]);
         })

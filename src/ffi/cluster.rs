@@ -95,9 +95,11 @@ pub unsafe extern "C" fn sd_ainit_unix(path: *const c_char, sd: *mut sd_t) -> c_
 
 /// Closes a connection and everything that belongs to it, and sets `*sd` to NULL.
 ///
-/// Calls that other threads are in end with SD_RES_CANCELED, and so do asynchronous requests in
-/// flight: each callback is called before this returns, unless another thread is in it. Legal
-/// inside a callback. The attached event loop is detached. The VDIs opened through it are closed
+/// Calls that other threads are in, sd_wait() included, end with SD_RES_CANCELED, and so do
+/// asynchronous requests in flight. When this returns each callback has been called and none runs
+/// any more, in whatever thread: what they use may be freed. So no callback of another thread may
+/// wait for the thread that closes. Legal inside a callback, which is then the one that still runs.
+/// The attached event loop is detached. The VDIs opened through it are closed
 /// and their locks released; a write that has returned is not affected.
 ///
 /// Waits, for 5 seconds at most, until nothing can happen any more that was asked for through `sd`

@@ -33,7 +33,8 @@ pub extern "C" fn sd_dispatch(sd: sd_t) -> c_int {
 }
 
 /// Waits up to `timeout_ms` milliseconds, or for ever where that is negative, for work, and does
-/// it. SD_RES_TIMEDOUT where there was none.
+/// it. SD_RES_TIMEDOUT where there was none. Legal inside a callback, for other requests; so is
+/// polling the descriptor there, as nested event loops do.
 #[unsafe(no_mangle)]
 pub extern "C" fn sd_wait(sd: sd_t, timeout_ms: c_int) -> c_int {
     enter(|| {

@@ -39,6 +39,9 @@ const REMOVE_RUN: usize = 32;
 /// 16385 nodes, and every one of them came from a split, which leaves one behind.
 const MAX_NODES: u32 = 1 << 16;
 
+/// Leaves that are looked at for one run.
+const MAX_RUN: usize = 1024;
+
 const DAMAGED: Error = Error::Io("the index of the hypervolume is damaged");
 
 /// How many entries a node has room for.
@@ -138,6 +141,37 @@ impl Tree {
             }
         };
         Ok(btree::find_leaf(leaves, idx))
+    }
+
+    /// Up to which index those from `index` on are known to be like it: as far as its node. Looks
+    /// at a bounded number of leaves.
+    pub(super) fn run(&self, index: u32, is_like: impl Fn(u32) -> bool) -> u64 {
+        const NONE: &[Leaf] = &[];
+        let (leaves, last) = match &self.root {
+            Root::Leaves(leaves) => (&leaves[..], u32::MAX),
+            Root::Children(children) => {
+                let at = child_at(children, index);
+                let leaves = self.nodes.get(&Oid(children[at].oid.get()));
+                let is_last = at + 1 == children.len();
+                let last = if is_last { u32::MAX } else { children[at].max_idx.get() };
+                // Of a node that was not read nothing is known.
+                (leaves.map_or(NONE, |leaves| leaves), if leaves.is_some() { last } else { index })
+            }
+        };
+        let first = leaves.partition_point(|leaf| leaf.idx.get() < index);
+        let mut end = u64::from(index);
+        for (n, leaf) in leaves[first..].iter().enumerate() {
+            let idx = u64::from(leaf.idx.get());
+            // What no leaf names is a hole.
+            if n == MAX_RUN || end < idx && !is_like(0) {
+                return end;
+            }
+            if !is_like(leaf.vdi_id.get()) {
+                return idx;
+            }
+            end = idx + 1;
+        }
+        if is_like(0) { u64::from(last) + 1 } else { end }
     }
 
     /// How to make each of the indexes name that VDI.
@@ -282,8 +316,7 @@ impl Draft<'_> {
                     }
                 },
                 Root::Children(children) => {
-                    let at = children.partition_point(|child| child.max_idx.get() < idx);
-                    let at = at.min(children.len() - 1);
+                    let at = child_at(children, idx);
                     let (oid, max) = (Oid(children[at].oid.get()), children[at].max_idx.get());
                     let full = children.len() >= self.fanout.children;
                     match seat(self.leaves(oid)?, idx, owner, room) {
@@ -355,6 +388,11 @@ impl Draft<'_> {
         self.plan.nodes.push(PlannedNode { oid, leaves, is_new: true });
         Ok(Child { max_idx: max.into(), pad: 0.into(), oid: oid.0.into() })
     }
+}
+
+/// Which of at least one child an index belongs to: beyond them all, the last one.
+fn child_at(children: &[Child], idx: u32) -> usize {
+    children.partition_point(|child| child.max_idx.get() < idx).min(children.len() - 1)
 }
 
 fn seat(leaves: &[Leaf], idx: u32, owner: Vid, room: usize) -> Seat {
@@ -843,6 +881,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_run_of_holes_ends_at_a_leaf_or_with_its_node() {
+        let mut stored = Stored::empty();
+        let mut tree = stored.tree();
+        let (hole, all) = (|entry| entry == 0, 1 << 32);
+        assert_eq!((tree.run(0, hole), tree.run(u32::MAX, hole)), (all, all));
+        for idx in [10, 11, 20, 30] {
+            step(&mut tree, &mut stored, &[(idx, own())]);
+        }
+        step(&mut tree, &mut stored, &[(20, Vid::NONE)]);
+        assert_eq!((tree.run(0, hole), tree.run(12, hole), tree.run(31, hole)), (10, 30, all));
+        assert_eq!((tree.run(10, |entry| entry != 0), tree.run(11, |entry| entry != 0)), (12, 12));
+        step(&mut tree, &mut stored, &[(40, own())]);
+        let Root::Children(children) = &tree.root else { panic!("no children") };
+        let (max, first) = (children[0].max_idx.get(), Oid(children[0].oid.get()));
+        assert_eq!(max, 11);
+        assert_eq!((tree.run(0, hole), tree.run(12, hole), tree.run(41, hole)), (10, 30, all));
+        tree.nodes.remove(&first);
+        assert_eq!((tree.run(0, hole), tree.run(12, hole)), (1, 30), "nothing is known of it");
     }
 
     #[test]

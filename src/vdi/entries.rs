@@ -15,6 +15,12 @@ pub const SCAN: u32 = 64 * 1024;
 /// always sent this many (5.12).
 const EMPTY_RUN: usize = 128;
 
+/// A range of a map's entries in the pieces in which it is scanned: the first of each, and how many.
+pub fn scan(range: Range<u32>) -> impl Iterator<Item = (u32, u32)> {
+    let end = range.end;
+    range.step_by(SCAN as usize).map(move |first| (first, SCAN.min(end - first)))
+}
+
 /// Zeroes a range of a map's entries: the server releases the objects they name. Broken off at any
 /// point it can be begun again. `own` is told the VDI's own objects before they are released.
 /// Nothing is done to what has become a snapshot where the map is to be that of a `working` VDI.
@@ -26,8 +32,7 @@ pub async fn empty_map(
     working: bool,
     mut own: impl FnMut(Oid),
 ) -> Step<()> {
-    for first in range.clone().step_by(SCAN as usize) {
-        let len = SCAN.min(range.end - first);
+    for (first, len) in scan(range) {
         let entries = inode::read_entries(cluster, op, vid, first, len).await?;
         for (start, len) in runs(&entries, EMPTY_RUN) {
             let at = first + start as u32;

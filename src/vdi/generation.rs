@@ -48,12 +48,6 @@ pub struct Servers {
     pub strays: Strays,
 }
 
-impl Servers {
-    pub fn are_older(&self) -> bool {
-        self.generation.get() == Some(&Generation::Older)
-    }
-}
-
 impl Client {
     /// Asks for what only 1.0 servers know, once.
     pub(super) async fn generation(&self, op: &Op) -> Result<Generation> {
@@ -70,6 +64,9 @@ impl Client {
             result if answered(&result, SdResult::INVALID_PARMS) => Generation::Older,
             Err(error) => return Err(error),
         };
+        if generation == Generation::Older {
+            self.servers.removals.set_older();
+        }
         Ok(*self.servers.generation.get_or_init(|| generation))
     }
 }

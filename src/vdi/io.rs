@@ -41,29 +41,33 @@ pub(super) struct Piece {
     pub range: Range<usize>,
 }
 
-/// `len` bytes at `offset`, cut at the borders of objects: I/O must not cross them, and servers do
-/// not check (0.6).
-pub(super) fn pieces(offset: u64, len: usize, shift: u8) -> impl Iterator<Item = Piece> {
-    let object_size = 1u64 << shift;
-    let mut done = 0;
-    std::iter::from_fn(move || {
-        if done == len {
-            return None;
-        }
-        let at = offset + done as u64;
-        let within = at & (object_size - 1);
-        let take = (object_size - within).min((len - done) as u64) as usize;
-        let range = done..done + take;
-        done += take;
-        Some(Piece { index: (at >> shift) as u32, offset: within as u32, range })
-    })
+/// The objects that `len` bytes at `offset` lie in. Counted in 64 bits: a hypervolume can have 2^32.
+pub(super) fn objects(offset: u64, len: u64, shift: u8) -> Range<u64> {
+    let end = if len == 0 { 0 } else { ((offset + len - 1) >> shift) + 1 };
+    offset >> shift..end
+}
+
+/// The part of `len` bytes at `offset` that lies in the object at `index`: I/O must not cross the
+/// borders of objects, and servers do not check (0.6).
+pub(super) fn piece(index: u64, offset: u64, len: usize, shift: u8) -> Piece {
+    let start = (index << shift).max(offset);
+    let end = ((index + 1) << shift).min(offset + len as u64);
+    let within = start & ((1 << shift) - 1);
+    let range = (start - offset) as usize..(end - offset) as usize;
+    Piece { index: index as u32, offset: within as u32, range }
+}
+
+fn pieces(offset: u64, len: usize, shift: u8) -> impl Iterator<Item = Piece> {
+    objects(offset, len as u64, shift).map(move |index| piece(index, offset, len, shift))
 }
 
 pub(super) const BEYOND: Error = Error::Invalid("the range passes the end of the VDI");
 
 /// The piece that a range is, where it lies in one object: the usual case, which needs no list.
 fn only_piece(offset: u64, len: usize, shift: u8) -> Option<Piece> {
-    pieces(offset, len, shift).next().filter(|piece| piece.range.end == len)
+    let within = offset & ((1 << shift) - 1);
+    let is_one = len > 0 && within + len as u64 <= 1 << shift;
+    is_one.then(|| Piece { index: (offset >> shift) as u32, offset: within as u32, range: 0..len })
 }
 
 impl Vdi {
@@ -214,10 +218,15 @@ impl Vdi {
         let mut asked = false;
         loop {
             let entry = self.entry(cluster, op, view, index).await?;
-            if entry == view.vid.get() {
+            let is_own = entry == view.vid.get();
+            if is_own && !hold.is_exclusive() {
                 return overwrite(cluster, op, view.vid.data(index), offset, buf).await;
             }
-            if hold.is_exclusive() {
+            if is_own {
+                // By another writer meanwhile. All who waited with us write side by side then.
+                drop(hold);
+                hold = self.indexes.shared(index).await;
+            } else if hold.is_exclusive() {
                 // Another client's resize may have made an object of our own there, which a CREATE
                 // would replace: the stored entry decides.
                 if !mem::replace(&mut asked, true) && view.store_policy == STORE_ARRAY {
@@ -235,9 +244,11 @@ impl Vdi {
                 }
                 let allocate = self.allocate(cluster, op, view, &hold, entry, offset, buf);
                 return Box::pin(allocate).await;
+            } else {
+                drop(hold);
+                hold = self.indexes.exclusive(index).await;
+                asked = false;
             }
-            drop(hold);
-            hold = self.indexes.exclusive(index).await;
         }
     }
 
@@ -257,7 +268,7 @@ impl Vdi {
     ) -> Step<()> {
         let (index, oid) = (hold.index, view.vid.data(hold.index));
         let base = owner(entry)?.map(|owner| owner.data(index));
-        self.servers.wait_for_removal(cluster, op, oid).await?;
+        self.servers.removals.wait_for(cluster, op, oid).await?;
         match create(cluster, op, oid, base, offset, buf).await {
             result if base.is_some() && answered(&result, SdResult::NO_OBJ) => {
                 return Err(Outcome::Gone { index, entry });
@@ -413,6 +424,16 @@ impl Vdi {
         }
     }
 
+    /// Up to which index the entries from `index` on are known to be like it.
+    pub(super) fn known_run(&self, view: &View, index: u32, is_like: impl Fn(u32) -> bool) -> u64 {
+        let state = lock(&self.state);
+        match &state.tree {
+            _ if state.version != view.version => 0,
+            Some(tree) => tree.run(index, is_like),
+            None => state.pages.run(index, is_like),
+        }
+    }
+
     /// A part of the map, read from what is still the VDI that it was. Of one that has become a
     /// snapshot, and of a snapshot that is being deleted, which empties its map, it would say
     /// nothing.
@@ -535,5 +556,10 @@ mod tests {
         assert_eq!(list(1 << 20, 1 << 20, 20), [(1, 0, 0..1 << 20)]);
         assert_eq!(list(100, 2500, 10).len(), 3);
         assert_eq!(list(1 << 31, 1, 31), [(1, 0, 0..1)]);
+        for (offset, len) in [(0, 0), (5, 3), (1 << 10, 1 << 10), (1023, 1), (1023, 2), (9, 4000)] {
+            let all = list(offset, len, 10);
+            let only = only_piece(offset, len, 10).map(|p| (p.index, p.offset, p.range));
+            assert_eq!(only, (all.len() == 1).then(|| all[0].clone()));
+        }
     }
 }

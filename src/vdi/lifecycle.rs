@@ -9,7 +9,7 @@ use sheepdog_proto::{
     DEFAULT_BLOCK_SIZE_SHIFT, InodeHeader, MAX_COPIES, Oid, SdResult, Vid, erasure_policy, op,
 };
 
-use super::entries::{SCAN, empty_map, write_run};
+use super::entries::{SCAN, empty_map, scan, write_run};
 use super::generation::Generation;
 use super::inode::{self, Name, Which, answered, is_gone, write_request};
 use super::outcome::{Outcome, Step};
@@ -217,7 +217,9 @@ impl Client {
             };
             match self.what_is_left(op, name, &which, &doomed).await? {
                 Left::Nothing if which != Which::WORKING => return Ok(()),
-                Left::Nothing => return self.servers.wait_for_deletion(cluster, op, own).await,
+                Left::Nothing => {
+                    return self.servers.removals.wait_for_deletion(cluster, op, own).await;
+                }
                 Left::Same if removed => {}
                 Left::Same => {
                     if !backoff.wait(cluster, op).await? {
@@ -246,9 +248,8 @@ impl Client {
             return self.leave_to_another(op, name, which, vid).await;
         }
         // A map that cannot be read is none that can be emptied: then the snapshot stays.
-        let count = inode::objects(&doomed.header);
-        for first in (0..count).step_by(SCAN as usize) {
-            inode::read_entries(cluster, op, vid, first, SCAN.min(count - first)).await?;
+        for (first, len) in scan(0..inode::objects(&doomed.header)) {
+            inode::read_entries(cluster, op, vid, first, len).await?;
         }
         inode::write_header(cluster, op, vid, VDI_SIZE_OFFSET, vec![0; 8]).await?;
         // Whoever derives a VDI from the snapshot writes all of its inode back (4.2). It is over

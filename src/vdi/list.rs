@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use sheepdog_proto::inode::{InodeHeader, MAP_OFFSET, STORE_ARRAY};
 use sheepdog_proto::{SdResult, Vid, op};
 
-use super::entries::SCAN;
+use super::entries::scan;
 use super::generation::Generation;
 use super::inode::{self, answered};
 use super::{Client, Vdi, Which, btree};
@@ -93,10 +93,8 @@ impl Vdi {
             let used = btree::count(cluster, op, vid).await?;
             return Ok(Info { header, vid, allocated: used << header.block_size_shift });
         }
-        let count = inode::objects(&header);
         let mut used = 0;
-        for first in (0..count).step_by(SCAN as usize) {
-            let len = SCAN.min(count - first);
+        for (first, len) in scan(0..inode::objects(&header)) {
             let entries = inode::read_entries(cluster, op, vid, first, len).await?;
             used += entries.iter().filter(|entry| **entry != 0).count() as u64;
         }

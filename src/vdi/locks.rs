@@ -5,7 +5,6 @@ use std::sync::Mutex;
 use sheepdog_proto::{SdResult, Vid};
 
 use super::Name;
-use super::generation::Servers;
 use super::inode::{self, answered, late_lock};
 use crate::cluster::{Cluster, Op};
 use crate::error::Result;
@@ -24,28 +23,26 @@ impl Strays {
         strays.extend(late.iter().filter_map(late_lock));
         !strays.is_empty()
     }
-}
 
-impl Servers {
     /// Takes the lock of a working VDI; one that an earlier attempt of ours has got after all is
     /// given back first.
     pub async fn lock(&self, cluster: &Cluster, op: &Op, name: &Name) -> Result<Vid> {
-        self.release_strays(cluster, op).await?;
+        self.release(cluster, op).await?;
         let result = inode::lock(cluster, op, name).await;
         // It had to wait for what became of that attempt.
-        if answered(&result, SdResult::VDI_LOCKED) && self.strays.gather(cluster) {
-            self.release_strays(cluster, op).await?;
+        if answered(&result, SdResult::VDI_LOCKED) && self.gather(cluster) {
+            self.release(cluster, op).await?;
             return inode::lock(cluster, op, name).await;
         }
         result
     }
 
     /// Gives back the locks that nobody needs.
-    pub async fn release_strays(&self, cluster: &Cluster, op: &Op) -> Result<()> {
-        while self.strays.gather(cluster) {
-            let Some((name, vid)) = lock(&self.strays.0).last().copied() else { break };
+    pub async fn release(&self, cluster: &Cluster, op: &Op) -> Result<()> {
+        while self.gather(cluster) {
+            let Some((name, vid)) = lock(&self.0).last().copied() else { break };
             inode::release(cluster, op, &name, vid).await?;
-            lock(&self.strays.0).retain(|other| *other != (name, vid));
+            lock(&self.0).retain(|other| *other != (name, vid));
         }
         Ok(())
     }

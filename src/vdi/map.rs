@@ -10,10 +10,11 @@
 //! (0.5, 3.7), and whoever writes to the object meanwhile waits, and so is never told of a success
 //! that a crash could take back.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::sync::Mutex;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 use sheepdog_proto::Vid;
 
@@ -53,6 +54,14 @@ impl Pages {
         }
     }
 
+    /// Up to which index the entries from `index` on are known to be like it: as far as its page.
+    pub fn run(&self, index: u32, is_like: impl Fn(u32) -> bool) -> u64 {
+        let page = self.pages.get(&(index / PAGE)).map_or(&[][..], |page| page);
+        let rest = page.get((index % PAGE) as usize..).unwrap_or_default();
+        let like = rest.iter().take_while(|entry| **entry != UNKNOWN && is_like(**entry));
+        u64::from(index) + like.count() as u64
+    }
+
     /// Takes a page that was read, unless it is known by now, with changes made since.
     pub fn insert(&mut self, page: u32, mut entries: Vec<u32>) {
         entries.resize(PAGE as usize, UNKNOWN);
@@ -89,7 +98,8 @@ impl Pages {
 }
 
 /// Locks of single indexes: shared by writers of an owned object, exclusive for whoever changes
-/// the entry.
+/// the entry. Nobody passes another who waits: else writers that follow each other would keep one
+/// who needs the index alone out for ever. So whoever holds an index must not wait for it again.
 #[derive(Default)]
 pub struct IndexLocks(Mutex<HashMap<u32, Busy>>);
 
@@ -98,7 +108,14 @@ pub struct IndexLocks(Mutex<HashMap<u32, Busy>>);
 struct Busy {
     sharers: usize,
     exclusive: bool,
-    waiters: WaitList,
+    /// In the order of their tickets. The first one has been woken if it can go on.
+    queue: VecDeque<Waiter>,
+}
+
+struct Waiter {
+    ticket: u64,
+    exclusive: bool,
+    waker: Waker,
 }
 
 /// A held index.
@@ -106,6 +123,31 @@ pub struct IndexHold<'a> {
     locks: &'a IndexLocks,
     pub index: u32,
     exclusive: bool,
+}
+
+/// A wish to hold an index, also given up when its operation is.
+struct Wish<'a> {
+    locks: &'a IndexLocks,
+    index: u32,
+    exclusive: bool,
+    /// While it is in the queue.
+    ticket: Option<u64>,
+}
+
+impl Busy {
+    fn has_room(&self, exclusive: bool) -> bool {
+        !self.exclusive && (!exclusive || self.sharers == 0)
+    }
+
+    fn position(&self, ticket: u64) -> Option<usize> {
+        self.queue.binary_search_by_key(&ticket, |waiter| waiter.ticket).ok()
+    }
+
+    /// Who is to be woken after a change. One is enough: who goes on by it makes the next change.
+    fn next(&self) -> Option<Waker> {
+        let first = self.queue.front().filter(|waiter| self.has_room(waiter.exclusive));
+        first.map(|waiter| waiter.waker.clone())
+    }
 }
 
 impl IndexLocks {
@@ -118,21 +160,74 @@ impl IndexLocks {
     }
 
     async fn acquire(&self, index: u32, exclusive: bool) -> IndexHold<'_> {
-        poll_fn(|cx| {
+        let mut wish = Wish { locks: self, index, exclusive, ticket: None };
+        poll_fn(|cx| wish.poll(cx)).await;
+        IndexHold { locks: self, index, exclusive }
+    }
+
+    /// Makes a change that somebody who waits may go on by.
+    fn change(&self, index: u32, f: impl FnOnce(&mut Busy)) {
+        let next = {
             let mut table = lock(&self.0);
-            let busy = table.entry(index).or_default();
-            if busy.exclusive || exclusive && busy.sharers > 0 {
-                busy.waiters.register(cx);
+            let Entry::Occupied(mut entry) = table.entry(index) else { return };
+            let busy = entry.get_mut();
+            f(busy);
+            let next = busy.next();
+            if busy.has_room(true) && busy.queue.is_empty() {
+                entry.remove();
+            }
+            next
+        };
+        if let Some(waker) = next {
+            waker.wake();
+        }
+    }
+}
+
+impl Wish<'_> {
+    fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
+        let next = {
+            let mut table = lock(&self.locks.0);
+            let busy = table.entry(self.index).or_default();
+            // Without a ticket it is the first where nobody has one.
+            let is_first = busy.queue.front().map(|waiter| waiter.ticket) == self.ticket;
+            if !is_first || !busy.has_room(self.exclusive) {
+                self.wait(busy, cx);
                 return Poll::Pending;
             }
-            if exclusive {
-                busy.exclusive = true;
-            } else {
-                busy.sharers += 1;
+            if self.ticket.take().is_some() {
+                busy.queue.pop_front();
             }
-            Poll::Ready(IndexHold { locks: self, index, exclusive })
-        })
-        .await
+            match self.exclusive {
+                true => busy.exclusive = true,
+                false => busy.sharers += 1,
+            }
+            busy.next()
+        };
+        if let Some(waker) = next {
+            waker.wake();
+        }
+        Poll::Ready(())
+    }
+
+    fn wait(&mut self, busy: &mut Busy, cx: &Context<'_>) {
+        if let Some(at) = self.ticket.and_then(|ticket| busy.position(ticket)) {
+            busy.queue[at].waker.clone_from(cx.waker());
+            return;
+        }
+        let ticket = busy.queue.back().map_or(0, |last| last.ticket + 1);
+        let (exclusive, waker) = (self.exclusive, cx.waker().clone());
+        busy.queue.push_back(Waiter { ticket, exclusive, waker });
+        self.ticket = Some(ticket);
+    }
+}
+
+impl Drop for Wish<'_> {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket else { return };
+        self.locks.change(self.index, |busy| {
+            busy.position(ticket).map(|at| busy.queue.remove(at));
+        });
     }
 }
 
@@ -144,21 +239,10 @@ impl IndexHold<'_> {
 
 impl Drop for IndexHold<'_> {
     fn drop(&mut self) {
-        let wakers = {
-            let mut table = lock(&self.locks.0);
-            let Some(busy) = table.get_mut(&self.index) else { return };
-            if self.exclusive {
-                busy.exclusive = false;
-            } else {
-                busy.sharers -= 1;
-            }
-            let wakers = busy.waiters.take();
-            if !busy.exclusive && busy.sharers == 0 {
-                table.remove(&self.index);
-            }
-            wakers
-        };
-        wakers.into_iter().for_each(Waker::wake);
+        self.locks.change(self.index, |busy| match self.exclusive {
+            true => busy.exclusive = false,
+            false => busy.sharers -= 1,
+        });
     }
 }
 
@@ -273,7 +357,7 @@ mod tests {
     use std::pin::{Pin, pin};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::{Context, Wake};
+    use std::task::Wake;
 
     use proptest::collection::vec;
     use proptest::prelude::*;
@@ -369,11 +453,50 @@ mod tests {
         assert!(is_idle(&locks));
     }
 
+    #[test]
+    fn nobody_passes_one_who_waits_to_be_alone() {
+        let locks = IndexLocks::default();
+        let early = at_once(locks.shared(1));
+        let mut alone = Waiting::new(locks.exclusive(1));
+        assert!(alone.now().is_none());
+        let (mut late, mut later) = (Waiting::new(locks.shared(1)), Waiting::new(locks.shared(1)));
+        assert!(late.now().is_none() && later.now().is_none());
+        drop(early);
+        let hold = alone.if_woken().unwrap();
+        assert!(late.if_woken().is_none() && later.if_woken().is_none());
+        drop(hold);
+        let holds = (late.if_woken().unwrap(), later.if_woken().unwrap());
+        drop(holds);
+        assert!(is_idle(&locks));
+    }
+
+    #[test]
+    fn who_gives_up_lets_those_behind_go_on() {
+        for is_woken in [false, true] {
+            let locks = IndexLocks::default();
+            let hold = at_once(locks.shared(1));
+            let mut alone = Waiting::new(locks.exclusive(1));
+            let mut late = Waiting::new(locks.shared(1));
+            assert!(alone.now().is_none() && late.now().is_none());
+            let hold = Some(hold).filter(|_| !is_woken);
+            assert_eq!(alone.is_woken(), is_woken);
+            drop(alone);
+            drop(late.if_woken().unwrap());
+            drop(hold);
+            assert!(is_idle(&locks));
+        }
+    }
+
     #[derive(Clone, Copy, Debug)]
     enum Step {
-        Acquire { index: u32, exclusive: bool },
+        Acquire {
+            index: u32,
+            exclusive: bool,
+        },
         Drop(usize),
         GiveUp(usize),
+        /// As one that is polled for another reason than that it can go on.
+        Poll(usize),
     }
 
     fn steps() -> impl Strategy<Value = Step> {
@@ -382,16 +505,20 @@ mod tests {
                 .prop_map(|(index, exclusive)| Step::Acquire { index, exclusive }),
             4 => (0..100usize).prop_map(Step::Drop),
             1 => (0..100usize).prop_map(Step::GiveUp),
+            1 => (0..100usize).prop_map(Step::Poll),
         ]
     }
 
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
 
+        /// The model: of each index those who hold it, and those who wait, in the order in which
+        /// they came.
         #[test]
-        fn locks_exclude_and_forget_nobody_in_any_schedule(schedule in vec(steps(), 0..80)) {
+        fn locks_exclude_and_are_given_in_order_in_any_schedule(schedule in vec(steps(), 0..80)) {
             let locks = IndexLocks::default();
-            let (mut held, mut waiting) = (Vec::<IndexHold<'_>>::new(), Vec::new());
+            let mut held = Vec::<IndexHold<'_>>::new();
+            let mut waiting = Vec::<(u32, bool, Waiting<'_, IndexHold<'_>>)>::new();
             for step in schedule {
                 match step {
                     Step::Acquire { index, exclusive } => {
@@ -399,38 +526,48 @@ mod tests {
                             true => Waiting::new(locks.exclusive(index)),
                             false => Waiting::new(locks.shared(index)),
                         };
+                        let mut before = waiting.iter().map(|(index, ..)| *index);
+                        let is_first = !before.any(|other| other == index);
                         match future.now() {
-                            Some(hold) => held.push(hold),
-                            None => waiting.push(future),
+                            Some(hold) => {
+                                prop_assert!(is_first, "somebody was passed");
+                                held.push(hold);
+                            }
+                            None => waiting.push((index, exclusive, future)),
                         }
                     }
                     Step::Drop(which) if !held.is_empty() => {
                         held.swap_remove(which % held.len());
                     }
                     Step::GiveUp(which) if !waiting.is_empty() => {
-                        waiting.swap_remove(which % waiting.len());
+                        waiting.remove(which % waiting.len());
+                    }
+                    Step::Poll(which) if !waiting.is_empty() => {
+                        let at = which % waiting.len();
+                        prop_assert!(waiting[at].2.now().is_none(), "it was not woken");
                     }
                     _ => {}
                 }
-                // Those who were woken look again, and whoever could go on was woken.
-                let mut still = Vec::new();
-                for mut future in waiting {
-                    match future.if_woken() {
-                        Some(hold) => held.push(hold),
-                        None => still.push(future),
-                    }
-                }
-                waiting = still;
-                for future in &waiting {
-                    prop_assert!(!future.is_woken());
+                // Those who were woken look again.
+                while let Some(at) = waiting.iter().position(|(.., future)| future.is_woken()) {
+                    let index = waiting[at].0;
+                    let first = waiting.iter().position(|(other, ..)| *other == index);
+                    prop_assert_eq!(first, Some(at), "somebody is passed");
+                    let (.., mut future) = waiting.remove(at);
+                    let hold = future.now();
+                    prop_assert!(hold.is_some(), "woken for nothing");
+                    held.extend(hold);
                 }
                 for index in 0..3 {
                     let holds = held.iter().filter(|hold| hold.index == index);
-                    let exclusive = holds.clone().filter(|hold| hold.is_exclusive()).count();
-                    prop_assert!(exclusive == 0 || holds.count() == 1);
-                }
-                if held.is_empty() {
-                    prop_assert!(waiting.is_empty(), "somebody waits for nobody");
+                    let (all, alone) =
+                        (holds.clone().count(), holds.filter(|hold| hold.is_exclusive()).count());
+                    prop_assert!(alone == 0 || all == 1);
+                    // Whoever could go on was woken.
+                    let first = waiting.iter().find(|(other, ..)| *other == index);
+                    let waits_for =
+                        |exclusive: bool| if exclusive { all > 0 } else { alone > 0 };
+                    prop_assert!(first.is_none_or(|(_, exclusive, _)| waits_for(*exclusive)));
                 }
             }
             drop(held);
@@ -508,6 +645,21 @@ mod tests {
         assert!(pages.get(PAGE - 1).is_err());
         pages.clear();
         assert!(pages.get(PAGE).is_err());
+    }
+
+    #[test]
+    fn a_run_ends_where_another_kind_begins_or_nothing_is_known() {
+        let mut pages = Pages::default();
+        let hole = |entry| entry == 0;
+        assert_eq!(pages.run(3, hole), 3);
+        pages.insert(1, vec![0; PAGE as usize]);
+        let (first, end) = (PAGE, u64::from(2 * PAGE));
+        assert_eq!((pages.run(first, hole), pages.run(2 * PAGE - 1, hole)), (end, end));
+        pages.doubt(first + 9);
+        pages.set(first + 5, 7);
+        assert_eq!(pages.run(first, hole), u64::from(first) + 5);
+        assert_eq!(pages.run(first + 5, |entry| entry == 7), u64::from(first) + 6);
+        assert_eq!(pages.run(first + 6, hole), u64::from(first) + 9);
     }
 
     #[test]

@@ -76,13 +76,13 @@ impl Client {
         vdi.operations.shut();
         drop(vdi.operations.close().await);
         let removals = &self.servers.removals;
-        self.servers.wait_for_removals(cluster, op, removals.of(vdi.view().vid)).await?;
+        removals.wait_for_all(cluster, op, removals.of(vdi.view().vid)).await?;
         loop {
             let Some(vid) = lock(&vdi.state).locked.last().copied() else { break };
             inode::release(cluster, op, &vdi.name, vid).await?;
             lock(&vdi.state).locked.retain(|other| *other != vid);
         }
-        self.servers.release_strays(cluster, op).await
+        self.servers.strays.release(cluster, op).await
     }
 
     /// Closes one handle of a snapshot.
@@ -125,14 +125,14 @@ impl Client {
         }
         // A lock that was asked for may still be given to us.
         result = result.and(self.cluster.settle_all(op).await);
-        result.and(self.servers.release_strays(&self.cluster, op).await)
+        result.and(self.servers.strays.release(&self.cluster, op).await)
     }
 
     /// Locks and reads a working VDI (5.2).
     async fn open_working(&self, op: &Op, name: Name) -> Result<Vdi> {
         let cluster = &self.cluster;
         self.generation(op).await?;
-        let vid = self.servers.lock(cluster, op, &name).await?;
+        let vid = self.servers.strays.lock(cluster, op, &name).await?;
         let guard = LockGuard::new(&self.servers.strays, name, vid);
         match Vdi::read_checked(cluster, op, vid, &name, &Which::WORKING).await {
             Ok(header) => {
@@ -141,7 +141,7 @@ impl Client {
             }
             Err(error) => {
                 drop(guard);
-                if let Err(e) = self.servers.release_strays(cluster, op).await {
+                if let Err(e) = self.servers.strays.release(cluster, op).await {
                     log::warn!("VDI {name}: its lock may remain: {e}");
                 }
                 Err(error)

@@ -1,11 +1,13 @@
 //! Operations on ranges other than reading and writing: discard, zeroes, block status, resize
 //! (5.5, 5.6).
 
+use std::ops::Range;
+
 use sheepdog_proto::inode::{STORE_ARRAY, VDI_SIZE_OFFSET, max_size, object_count};
 
 use super::entries::empty_map;
 use super::inode::{self, standing};
-use super::io::{Piece, pieces};
+use super::io::{Piece, objects, piece};
 use super::outcome::{Outcome, Step};
 use super::stale::Retries;
 use super::{Vdi, View, Which, btree};
@@ -48,15 +50,30 @@ impl Vdi {
             Err(_) => self.follow(cluster, op).await?,
             Ok(_) => {}
         }
-        let last = (offset + len as u64).saturating_sub(1);
-        let range = (offset >> view.shift) as u32..=(last >> view.shift) as u32;
-        try_for_each_concurrent(
-            pieces(offset, len, view.shift).map(|piece| self.discard_piece(cluster, op, piece)),
-        )
-        .await?;
+        let objects = objects(offset, len as u64, view.shift);
+        let mut runs = Runs { left: objects.clone(), steps: 0 };
+        let mut retries = Retries::default();
+        while !runs.left.is_empty() {
+            let mut named = Vec::new();
+            while !runs.left.is_empty() && named.len() < MAX_BATCH {
+                let view = self.view();
+                match runs.next(self, cluster, op, &view).await {
+                    Ok((ExtentKind::Hole, _)) => {}
+                    Ok((_, run)) => named.extend(run),
+                    Err(outcome) => {
+                        self.refresh(cluster, op, &view, outcome, &mut retries).await?;
+                    }
+                }
+            }
+            try_for_each_concurrent(named.into_iter().map(|index| {
+                let piece = piece(index, offset, len, view.shift);
+                self.discard_piece(cluster, op, piece)
+            }))
+            .await?;
+        }
         let mut going = self.servers.removals.of(self.view().vid);
-        going.retain(|oid| range.contains(&oid.index()));
-        self.servers.wait_for_removals(cluster, op, going).await
+        going.retain(|oid| objects.contains(&oid.index().into()));
+        self.servers.removals.wait_for_all(cluster, op, going).await
     }
 
     /// Frees the object that a piece is, or writes zeros to the piece where it is only part of one.
@@ -83,8 +100,8 @@ impl Vdi {
     /// Writes zeros to a piece, unless it reads as zeros anyway.
     async fn zero_once(&self, cluster: &Cluster, op: &Op, view: &View, piece: &Piece) -> Step<()> {
         {
-            // Held, so that no write to the object is under way whose data would come after.
-            let _hold = self.indexes.exclusive(piece.index).await;
+            // Held, so that nobody creates the object just now.
+            let _hold = self.indexes.shared(piece.index).await;
             if self.entry(cluster, op, view, piece.index).await? == 0 {
                 return Ok(());
             }
@@ -136,15 +153,12 @@ impl Vdi {
         len: u64,
     ) -> Step<Vec<Extent>> {
         let view = self.view_of_range(cluster, op, offset, len).await?;
-        let len = usize::try_from(len).map_err(|_| Error::Invalid("the length"))?;
         let mut extents: Vec<Extent> = Vec::new();
-        for piece in pieces(offset, len, view.shift) {
-            let kind = match self.entry(cluster, op, &view, piece.index).await? {
-                0 => ExtentKind::Hole,
-                entry if entry == view.vid.get() => ExtentKind::Allocated,
-                _ => ExtentKind::Shared,
-            };
-            let (at, len) = (offset + piece.range.start as u64, piece.range.len() as u64);
+        let mut runs = Runs { left: objects(offset, len, view.shift), steps: 0 };
+        while !runs.left.is_empty() {
+            let (kind, run) = runs.next(self, cluster, op, &view).await?;
+            let at = (run.start << view.shift).max(offset);
+            let len = (run.end << view.shift).min(offset + len) - at;
             match extents.last_mut() {
                 Some(last) if last.kind == kind => last.len += len,
                 _ => extents.push(Extent { offset: at, len, kind }),
@@ -167,7 +181,7 @@ impl Vdi {
             match self.resize_once(cluster, op, size).await {
                 Ok(()) => {
                     let going = self.servers.removals.of(self.view().vid);
-                    return self.servers.wait_for_removals(cluster, op, going).await;
+                    return self.servers.removals.wait_for_all(cluster, op, going).await;
                 }
                 Err(Outcome::Failed(error)) => return Err(error),
                 Err(_) => {}
@@ -218,12 +232,57 @@ impl Vdi {
         // Before the first entry changes: however far this comes, nothing known is outdated.
         self.forget_map();
         // What is ours and goes must be gone before it is created again.
-        let removals = &self.servers.removals;
-        empty_map(cluster, op, view.vid, first..end, true, |oid| removals.add(oid)).await?;
-        removals.begun((first..end).map(|index| view.vid.data(index)));
+        let (removals, mut own) = (&self.servers.removals, Vec::new());
+        let add = |oid| {
+            removals.add(oid);
+            own.push(oid);
+        };
+        empty_map(cluster, op, view.vid, first..end, true, add).await?;
+        removals.begun(own);
         Ok(())
     }
 }
 
+/// The objects of a range, in runs of one kind: as far as they are known, so that a hole takes as
+/// many steps as it has pages or nodes of the index, and not as it has objects.
+struct Runs {
+    left: Range<u64>,
+    steps: usize,
+}
+
+impl Runs {
+    /// The next run, of which there must be one.
+    async fn next(
+        &mut self,
+        vdi: &Vdi,
+        cluster: &Cluster,
+        op: &Op,
+        view: &View,
+    ) -> Step<(ExtentKind, Range<u64>)> {
+        self.steps += 1;
+        if self.steps.is_multiple_of(MAX_STEPS) {
+            cluster.give_way(op).await?;
+        }
+        let index = self.left.start as u32;
+        let kind = kind(vdi.entry(cluster, op, view, index).await?, view);
+        let known = vdi.known_run(view, index, |entry| self::kind(entry, view) == kind);
+        let run = self.left.start..known.clamp(self.left.start + 1, self.left.end);
+        self.left.start = run.end;
+        Ok((kind, run))
+    }
+}
+
+fn kind(entry: u32, view: &View) -> ExtentKind {
+    match entry {
+        0 => ExtentKind::Hole,
+        entry if entry == view.vid.get() => ExtentKind::Allocated,
+        _ => ExtentKind::Shared,
+    }
+}
+
+/// Steps along the map, of a page of entries each at most, before everything else has a turn.
+const MAX_STEPS: usize = 1024;
+/// Objects to be discarded that are gathered at once, with those of a last run.
+const MAX_BATCH: usize = 1024;
 /// How often an operation starts again because somebody took a snapshot meanwhile.
 const MAX_ATTEMPTS: usize = 100;

@@ -7,17 +7,23 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sheepdog_proto::{Oid, Vid};
+use sheepdog_proto::{Oid, SdResult, Vid};
 
-use super::generation::Servers;
-use super::inode::exists;
+use super::inode::{self, answered, exists, standing};
+use super::outcome::Step;
 use crate::clock::Instant;
-use crate::cluster::{Cluster, Op};
+use crate::cluster::{Call, Cluster, Op};
 use crate::error::{Error, Result};
 use crate::exec::{lock, try_for_each_concurrent};
 
 /// How long the removal of a discarded object may take before it is taken for stuck.
 const LIMIT: Duration = Duration::from_secs(10);
+/// After so long a recovery has brought it back, if there is one.
+const BROUGHT_BACK: Duration = Duration::from_secs(1);
+/// How long nodes may be busy with the recovery that follows each change of the epoch.
+const RECOVERY: Duration = Duration::from_secs(60);
+/// The waits between two removals of an object that a recovery keeps bringing back.
+const REMOVE_AGAIN: Duration = Duration::from_millis(100);
 /// After this, servers older than 1.0 are taken for those of 0.8, which remove nothing (7.1).
 const LIMIT_OLDER: Duration = Duration::from_secs(1);
 /// How long an operation that caused removals waits for their end.
@@ -38,6 +44,8 @@ struct Removal {
 #[derive(Default)]
 pub struct Removals {
     table: Mutex<(BTreeMap<Oid, Removal>, u64)>,
+    /// The servers are older than 1.0.
+    older: AtomicBool,
     /// Objects that no map names stay: the servers are of 0.8 (7.1).
     never: AtomicBool,
 }
@@ -87,35 +95,64 @@ impl Removals {
         lock(&self.table).0.entry(oid).and_modify(|removal| removal.begun = false);
     }
 
+    /// The servers were found to be older than 1.0.
+    pub fn set_older(&self) {
+        self.older.store(true, Ordering::Relaxed);
+    }
+
     fn never(&self) -> bool {
         self.never.load(Ordering::Relaxed)
     }
 }
 
-impl Servers {
+impl Removals {
     /// Before an object is created: waits until its discarded predecessor is gone. One that does
     /// not go is in use or stuck: then the write fails, rather than losing its data later.
-    pub async fn wait_for_removal(&self, cluster: &Cluster, op: &Op, oid: Oid) -> Result<()> {
-        if self.removals.get(oid).is_none() || self.wait(cluster, op, oid, LIMIT).await? {
+    ///
+    /// For an index that nobody else is at work on, and whose stored entry is not the object's.
+    pub async fn wait_for(&self, cluster: &Cluster, op: &Op, oid: Oid) -> Step<()> {
+        if self.get(oid).is_none() {
             return Ok(());
         }
-        Err(Error::Io("a discarded object is not removed"))
+        let begin = Instant::now();
+        if self.wait(cluster, op, oid, BROUGHT_BACK).await? {
+            return Ok(());
+        }
+        // The recovery of a node that has come back puts back what is removed meanwhile. It is
+        // removed again until that is over; nobody names it. Without a recovery it is the server's
+        // own removal that is late, and it would meet the new object.
+        while cluster.epoch_changed_within(RECOVERY) {
+            standing(cluster, op, oid.vid(), oid.index()).await?;
+            match cluster.call(op, Call::new(inode::remove_request(oid))).await {
+                // Said as well where one of several copies was there.
+                result if answered(&result, SdResult::NO_OBJ) => {}
+                Err(error) if !error.is_ambiguous() => return Err(error.into()),
+                _ => {}
+            }
+            if self.wait(cluster, op, oid, REMOVE_AGAIN).await? {
+                return Ok(());
+            }
+        }
+        match self.wait(cluster, op, oid, LIMIT.saturating_sub(Instant::now() - begin)).await? {
+            true => Ok(()),
+            false => Err(Error::Io("a discarded object is not removed").into()),
+        }
     }
 
     /// False where the object is still there after `limit`.
     async fn wait(&self, cluster: &Cluster, op: &Op, oid: Oid, limit: Duration) -> Result<bool> {
-        let older = self.are_older();
+        let older = self.older.load(Ordering::Relaxed);
         let limit = Instant::now() + if older { limit.min(LIMIT_OLDER) } else { limit };
         loop {
-            let Some(discard) = self.removals.get(oid).filter(|_| !self.removals.never()) else {
+            let Some(discard) = self.get(oid).filter(|_| !self.never()) else {
                 return Ok(true);
             };
             if !exists(cluster, op, oid).await? {
-                self.removals.gone(oid, discard);
+                self.gone(oid, discard);
             } else if Instant::now() < limit {
                 cluster.sleep_until(op, Instant::now() + POLL).await?;
             } else if older {
-                self.removals.never.store(true, Ordering::Relaxed);
+                self.never.store(true, Ordering::Relaxed);
             } else {
                 return Ok(false);
             }
@@ -124,17 +161,12 @@ impl Servers {
 
     /// Waits for removals, for a limited time, so that whoever else has the VDI open, or opens it
     /// next, need not know of them.
-    pub async fn wait_for_removals(
-        &self,
-        cluster: &Cluster,
-        op: &Op,
-        oids: Vec<Oid>,
-    ) -> Result<()> {
+    pub async fn wait_for_all(&self, cluster: &Cluster, op: &Op, oids: Vec<Oid>) -> Result<()> {
         let limit = Instant::now() + LIMIT_AFTER;
         try_for_each_concurrent(oids.into_iter().map(|oid| async move {
             let left = limit.saturating_duration_since(Instant::now());
             if !self.wait(cluster, op, oid, left).await? {
-                self.removals.stuck(oid);
+                self.stuck(oid);
             }
             Ok(())
         }))
@@ -145,10 +177,10 @@ impl Servers {
     /// then whoever has it open writes to them with success. The VDI is deleted whatever comes of
     /// this.
     pub async fn wait_for_deletion(&self, cluster: &Cluster, op: &Op, own: Vec<Oid>) -> Result<()> {
-        let limit = if self.are_older() { LIMIT_OLDER } else { LIMIT_AFTER };
+        let limit = if self.older.load(Ordering::Relaxed) { LIMIT_OLDER } else { LIMIT_AFTER };
         let op = &op.until(Instant::now() + limit);
         let all = pin!(try_for_each_concurrent(own.into_iter().map(|oid| async move {
-            while !self.removals.never() && exists(cluster, op, oid).await? {
+            while !self.never() && exists(cluster, op, oid).await? {
                 cluster.sleep_until(op, Instant::now() + POLL).await?;
             }
             Ok(())

@@ -6,7 +6,7 @@ use sheepdog_proto::header::VdiArm;
 use sheepdog_proto::inode::{STORE_ARRAY, TAG_OFFSET, VDI_SIZE_OFFSET};
 use sheepdog_proto::{InodeHeader, MAX_COPIES, SdResult, Vid, field_text};
 
-use super::entries::SCAN;
+use super::entries::scan;
 use super::inode::{self, Name, Which, answered};
 use super::{Client, Opened, Vdi, list};
 use crate::cluster::Op;
@@ -171,9 +171,7 @@ impl Client {
 
     /// Whether a VDI has objects of its own.
     async fn has_own(&self, op: &Op, vid: Vid, header: &InodeHeader) -> Result<bool> {
-        let count = inode::objects(header);
-        for first in (0..count).step_by(SCAN as usize) {
-            let len = SCAN.min(count - first);
+        for (first, len) in scan(0..inode::objects(header)) {
             let entries = inode::read_entries(&self.cluster, op, vid, first, len).await?;
             if entries.contains(&vid.get()) {
                 return Ok(true);

@@ -277,7 +277,7 @@ impl Vdi {
     /// be taken, and the old one released (4.10, 5.7).
     async fn move_lock(&self, cluster: &Cluster, op: &Op, vid: Vid) -> Result<()> {
         if !lock(&self.state).locked.contains(&vid) {
-            let locked = self.servers.lock(cluster, op, &self.name).await?;
+            let locked = self.servers.strays.lock(cluster, op, &self.name).await?;
             lock(&self.state).locked.push(locked);
         }
         loop {

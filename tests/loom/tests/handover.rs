@@ -10,7 +10,7 @@ use std::task::{Poll, Waker};
 
 use loom::thread;
 use loom_tests::exec::{
-    Completion, Lead, Parker, Reactor, Signal, Tasks, WaitList, block_on, catch_panic, lock,
+    Completion, Lead, Parker, Reactor, Tasks, WaitList, block_on, catch_panic, lock,
 };
 use loom_tests::net::WakeFd;
 use loom_tests::sync::Mutex;
@@ -90,16 +90,15 @@ impl Peer {
     }
 
     /// What an event loop's thread does when the descriptor is readable.
-    fn dispatch(&self, signal: &Signal) {
-        self.tasks.begin_delivery();
-        signal.clear();
+    fn dispatch(&self) {
+        let mut hold = self.tasks.agenda.hold();
         if let Some(_term) = self.lead.try_take() {
             self.begin_turn();
             self.answer();
             lock(&self.state).turning = false;
         }
         self.tasks.run_woken();
-        self.tasks.deliver(usize::MAX);
+        self.tasks.deliver(&mut hold, usize::MAX);
     }
 
     fn begin_turn(&self) {
@@ -253,11 +252,10 @@ fn submit(peer: &Arc<Peer>, delivered: &Arc<AtomicUsize>) {
 }
 
 /// A descriptor that tells an event loop of what there is to deliver.
-fn signal(peer: &Peer) -> (WakeFd, Arc<Signal>) {
+fn told(peer: &Peer) -> WakeFd {
     let descriptor = WakeFd::default();
-    let signal = Arc::new(Signal::new(descriptor.clone()));
-    peer.tasks.set_signal(signal.clone());
-    (descriptor, signal)
+    peer.tasks.agenda.tell(Arc::new(descriptor.clone()));
+    descriptor
 }
 
 /// A call that blocks may wait for what an asynchronous request holds.
@@ -285,7 +283,7 @@ fn a_leader_runs_what_it_may_be_waiting_for() {
 fn what_waits_for_the_end_of_a_call_goes_on_after_it() {
     check(3, || {
         let peer = Peer::new();
-        let (descriptor, signal) = signal(&peer);
+        let descriptor = told(&peer);
         let delivered = Arc::new(AtomicUsize::new(0));
         let gate = Arc::new(Gate::default());
         let (completion, passing) = (counted(&delivered), gate.clone());
@@ -298,7 +296,7 @@ fn what_waits_for_the_end_of_a_call_goes_on_after_it() {
             thread::spawn(move || block_on(&*peer, async { gate.open() }))
         };
         descriptor.wait();
-        peer.dispatch(&signal);
+        peer.dispatch();
         assert_eq!(delivered.load(Ordering::Relaxed), 1);
         other.join().unwrap();
     });
@@ -310,7 +308,7 @@ fn what_waits_for_the_end_of_a_call_goes_on_after_it() {
 fn callbacks_come_beside_a_thread_that_blocks() {
     check(2, || {
         let peer = Peer::new();
-        let (descriptor, signal) = signal(&peer);
+        let descriptor = told(&peer);
         let delivered = Arc::new(AtomicUsize::new(0));
         let other = {
             let peer = peer.clone();
@@ -323,7 +321,7 @@ fn callbacks_come_beside_a_thread_that_blocks() {
             if lock(&peer.state).asked.is_empty() {
                 descriptor.wait();
             }
-            peer.dispatch(&signal);
+            peer.dispatch();
             thread::yield_now();
         }
         other.join().unwrap();
@@ -336,7 +334,7 @@ fn callbacks_come_beside_a_thread_that_blocks() {
 fn what_finishes_during_a_delivery_is_delivered() {
     check(3, || {
         let peer = Peer::new();
-        let (descriptor, signal) = signal(&peer);
+        let descriptor = told(&peer);
         let delivered = Arc::new(AtomicUsize::new(0));
         let spawn = |completion| peer.tasks.spawn(move || async move { Some(completion) });
         let other = {
@@ -346,37 +344,133 @@ fn what_finishes_during_a_delivery_is_delivered() {
         spawn(counted(&delivered));
         while delivered.load(Ordering::Relaxed) < 2 {
             descriptor.wait();
-            peer.dispatch(&signal);
+            peer.dispatch();
         }
         other.join().unwrap();
-        peer.dispatch(&signal);
+        peer.dispatch();
         assert!(!descriptor.is_set(), "an event loop would turn for ever");
     });
 }
 
-/// However a set and a clear meet: what was signalled is seen after the clear, or signalled still.
+/// What is asked for while another thread dispatches is seen by that, or told of.
 #[test]
-fn a_signal_is_not_lost_in_a_clear() {
+fn what_is_asked_for_beside_a_dispatch_is_not_lost() {
     check(3, || {
-        let descriptor = WakeFd::default();
-        let signal = Arc::new(Signal::new(descriptor.clone()));
+        let peer = Peer::new();
+        let descriptor = told(&peer);
         let work = Arc::new(Mutex::new(0));
-        signal.set();
         let other = {
-            let (signal, work) = (signal.clone(), work.clone());
+            let (peer, work) = (peer.clone(), work.clone());
             thread::spawn(move || {
                 for _ in 0..2 {
-                    *lock(&work) += 1;
-                    signal.set();
+                    let mut work = lock(&work);
+                    *work += 1;
+                    peer.tasks.agenda.set_unsent(true);
                 }
             })
         };
         let mut done = 0;
         while done < 2 {
             descriptor.wait();
-            signal.clear();
-            done += std::mem::take(&mut *lock(&work));
+            let hold = peer.tasks.agenda.hold();
+            {
+                let mut work = lock(&work);
+                done += std::mem::take(&mut *work);
+                peer.tasks.agenda.set_unsent(false);
+            }
+            drop(hold);
         }
+        other.join().unwrap();
+        assert!(!descriptor.is_set(), "an event loop would turn for ever");
+    });
+}
+
+/// A callback that waits for another completion, as in a nested event loop, while other threads
+/// finish requests and dispatch as well.
+#[test]
+fn a_callback_can_wait_for_the_next_one() {
+    check(2, || {
+        let peer = Peer::new();
+        let descriptor = told(&peer);
+        let delivered = Arc::new(AtomicUsize::new(0));
+        let nested: Completion = {
+            let (peer, delivered, descriptor) =
+                (peer.clone(), delivered.clone(), descriptor.clone());
+            Box::new(move || {
+                while delivered.load(Ordering::Relaxed) == 0 {
+                    descriptor.wait();
+                    peer.dispatch();
+                    thread::yield_now();
+                }
+            })
+        };
+        let spawn =
+            |peer: &Peer, completion| peer.tasks.spawn(move || async move { Some(completion) });
+        spawn(&peer, nested);
+        let other = {
+            let (peer, completion) = (peer.clone(), counted(&delivered));
+            thread::spawn(move || spawn(&peer, completion))
+        };
+        peer.dispatch();
+        while delivered.load(Ordering::Relaxed) == 0 {
+            descriptor.wait();
+            peer.dispatch();
+        }
+        other.join().unwrap();
+    });
+}
+
+/// After a close no callback runs, whichever thread was to deliver it, but the one it is made in.
+#[test]
+fn a_close_waits_for_the_callbacks_of_other_threads() {
+    check(3, || {
+        let peer = Peer::new();
+        let _descriptor = told(&peer);
+        let (running, closed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        for _ in 0..2 {
+            let (running, closed) = (running.clone(), closed.clone());
+            let completion: Completion = Box::new(move || {
+                running.fetch_add(1, Ordering::Relaxed);
+                assert_eq!(closed.load(Ordering::Relaxed), 0, "the program's context is gone");
+                // Another thread's turn may come here.
+                thread::yield_now();
+                running.fetch_sub(1, Ordering::Relaxed);
+            });
+            peer.tasks.spawn(move || async move { Some(completion) });
+        }
+        let other = {
+            let peer = peer.clone();
+            thread::spawn(move || peer.dispatch())
+        };
+        peer.tasks.agenda.close();
+        peer.tasks.finish_all();
+        peer.lead.wait_until_empty();
+        peer.tasks.agenda.deliver_last();
+        assert_eq!(running.load(Ordering::Relaxed), 0);
+        closed.store(1, Ordering::Relaxed);
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn a_close_inside_a_callback_does_not_wait_for_itself() {
+    check(3, || {
+        let peer = Peer::new();
+        let closing: Completion = {
+            let peer = peer.clone();
+            Box::new(move || {
+                peer.tasks.agenda.close();
+                peer.tasks.finish_all();
+                peer.lead.wait_until_empty();
+                peer.tasks.agenda.deliver_last();
+            })
+        };
+        peer.tasks.spawn(move || async move { Some(closing) });
+        let other = {
+            let peer = peer.clone();
+            thread::spawn(move || block_on(&*peer, peer.exchange()))
+        };
+        peer.dispatch();
         other.join().unwrap();
     });
 }
@@ -401,7 +495,7 @@ fn a_close_waits_for_requests_that_other_threads_are_at() {
                 })
             };
             peer.tasks.finish_all();
-            peer.tasks.deliver(usize::MAX);
+            peer.tasks.agenda.deliver_last();
             assert_eq!(delivered.load(Ordering::Relaxed), 2);
             other.join().unwrap();
         });

@@ -3,6 +3,8 @@
 
 #![allow(unsafe_code)] // Buffers of reads are lent as C programs lend theirs.
 
+use std::cell::Cell;
+use std::pin::pin;
 use std::process::Command;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,11 +14,11 @@ use std::time::Duration;
 use sheepdog_proto::SdResult;
 use sim::clock::Instant;
 use sim::cluster::{Cluster, Op};
-use sim::error::Result;
-use sim::exec::Completion;
+use sim::error::{Error, Result};
+use sim::exec::{Completion, join, try_for_each_concurrent};
 use sim::model;
 use sim::net::{RecvBuf, is_ready};
-use sim::vdi::{Client, CreateOptions, Name, Vdi};
+use sim::vdi::{Client, CreateOptions, ExtentKind, Name, Vdi};
 use sim::world::{Delays, Fault, Kind, When, World, WorldConfig};
 
 const SIZE: u64 = 64 << 20;
@@ -42,9 +44,12 @@ fn client(world: &World, number: usize) -> Client {
 }
 
 fn open(client: &Client) -> Arc<Vdi> {
+    open_as(client, &CreateOptions { size: SIZE, ..Default::default() })
+}
+
+fn open_as(client: &Client, options: &CreateOptions) -> Arc<Vdi> {
     let name = Name::new(b"vdi").unwrap();
-    let options = CreateOptions { size: SIZE, ..Default::default() };
-    let created = client.cluster.run(async |op| client.create(op, name, &options).await);
+    let created = client.cluster.run(async |op| client.create(op, name, options).await);
     created.unwrap();
     client.cluster.run(async |op| client.open(op, name).await).unwrap()
 }
@@ -304,6 +309,142 @@ fn a_blocking_call_lets_other_clients_go_on() {
     open(&client);
     assert!(told.load(Ordering::Relaxed));
     close(&client);
+}
+
+/// Sixteen writers of one object, each of whose writes follows another at once, until that ends.
+async fn beside_writers<T>(
+    client: &Client,
+    op: &Op,
+    vdi: &Vdi,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let is_over = Cell::new(false);
+    let writers = try_for_each_concurrent((0..16).map(|writer| {
+        let is_over = &is_over;
+        async move {
+            while !is_over.get() {
+                vdi.write(&client.cluster, op, vec![1; 512].into(), 512 * writer).await?;
+            }
+            Ok(())
+        }
+    }));
+    let work = async {
+        let result = work.await;
+        is_over.set(true);
+        result
+    };
+    let (written, result) = join(writers, work).await;
+    written.and(result)
+}
+
+#[test]
+fn who_needs_an_object_alone_waits_for_the_writes_under_way_and_not_for_later_ones() {
+    let world = world(1, 1, &[]);
+    let _entered = world.enter();
+    let client = client(&world, 0);
+    let vdi = open(&client);
+    write(&client, &vdi, 0, 1).unwrap();
+    let took = client.cluster.run(async |op| {
+        let discards = async {
+            let begun = world.now();
+            for len in [4 << 20, 4096, 4 << 20, 4096] {
+                vdi.discard(&client.cluster, op, 0, len).await?;
+            }
+            Ok(world.now() - begun)
+        };
+        beside_writers(&client, op, &vdi, discards).await
+    });
+    assert!(took.as_ref().is_ok_and(|took| *took < s(3)), "{took:?}");
+}
+
+#[test]
+fn writers_who_waited_for_one_to_create_their_object_write_side_by_side() {
+    let took = |writers: u64| {
+        let delays = Delays { tail: Delays::default().step, ..Delays::default() };
+        let (model, faults) = (model::Config { nodes: 1, copies: 1, ..Default::default() }, vec![]);
+        let world = World::new(WorldConfig { seed: 1, nodes: 1, delays, faults, model });
+        let _entered = world.enter();
+        let client = client(&world, 0);
+        let vdi = open(&client);
+        let begun = world.now();
+        let written = client.cluster.run(async |op| {
+            let write = |n| vdi.write(&client.cluster, op, vec![1; 512].into(), 512 * n);
+            try_for_each_concurrent((0..writers).map(write)).await
+        });
+        written.unwrap();
+        world.now() - begun
+    };
+    let (one, many) = (took(1), took(32));
+    assert!(many < 2 * one, "{many:?} instead of {one:?}");
+}
+
+/// All of it at once: by its objects this would take hours.
+#[test]
+fn a_hole_takes_as_long_as_its_index_and_not_as_its_objects() {
+    let world = world(1, 1, &[]);
+    let _entered = world.enter();
+    let client = client(&world, 0);
+    let size = 16 << 50;
+    let vdi = open_as(&client, &CreateOptions { size, hypervolume: true, ..Default::default() });
+    let cluster = &client.cluster;
+    let extents = cluster.run(async |op| {
+        vdi.write(cluster, op, vec![1; 512].into(), size / 2).await?;
+        vdi.discard(cluster, op, 0, size / 2).await?;
+        vdi.discard(cluster, op, size / 2 + 4096, size / 2 - 4096).await?;
+        vdi.block_status(cluster, op, 0, size).await
+    });
+    let (half, object) = (size / 2, 4 << 20);
+    let extents: Vec<_> = extents.unwrap().iter().map(|e| (e.offset, e.len, e.kind)).collect();
+    let (hole, allocated) = (ExtentKind::Hole, ExtentKind::Allocated);
+    let rest = (half + object, half - object, hole);
+    assert_eq!(extents, [(0, half, hole), (half, object, allocated), rest]);
+}
+
+#[test]
+fn work_that_never_waits_gives_way_and_ends_by_its_deadline() {
+    const OBJECTS: u64 = 4096;
+    let world = world(1, 1, &[]);
+    let _entered = world.enter();
+    let client = Arc::new(client(&world, 0));
+    let (object_size, cluster) = (1 << 20, &client.cluster);
+    cluster.set_timeout_ms(0);
+    let size = OBJECTS * object_size;
+    let options = CreateOptions { size, object_size: Some(object_size), ..Default::default() };
+    let vdi = open_as(&client, &options);
+    // No object is like its neighbour.
+    let extents = cluster.run(async |op| {
+        let write = |n| vdi.write(cluster, op, vec![1; 512].into(), 2 * n * object_size);
+        try_for_each_concurrent((0..OBJECTS / 2).map(write)).await?;
+        vdi.block_status(cluster, op, 0, size).await
+    });
+    assert_eq!(extents.unwrap().len() as u64, OBJECTS);
+
+    let told = Arc::new(AtomicBool::new(false));
+    let (tell, asking) = (told.clone(), (client.clone(), vdi.clone()));
+    let done =
+        |_| -> Option<Completion> { Some(Box::new(move || tell.store(true, Ordering::Relaxed))) };
+    let work = move |op| async move {
+        let (client, vdi) = asking;
+        vdi.block_status(&client.cluster, &op, 0, size).await
+    };
+    let fd = cluster.events_fd().unwrap();
+    cluster.spawn(work, done).unwrap();
+    let mut dispatches = 0;
+    while !told.load(Ordering::Relaxed) {
+        if is_ready(fd) {
+            cluster.dispatch();
+            dispatches += 1;
+        } else {
+            assert!(world.step(), "nobody has it go on");
+        }
+    }
+    assert!(dispatches >= 4, "{dispatches} dispatches");
+
+    let late = cluster.run(async |op| {
+        let op = op.until(Instant::now());
+        cluster.bounded(&op, pin!(vdi.block_status(cluster, &op, 0, size))).await
+    });
+    assert!(matches!(late, Err(Error::TimedOut)));
 }
 
 #[test]
