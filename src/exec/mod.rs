@@ -22,6 +22,7 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -232,9 +233,19 @@ thread_local! {
     static PARKER: RefCell<Option<(Arc<Parker>, Waker)>> = const { RefCell::new(None) };
 }
 
-/// In the child of a fork: lets go of the thread's parker where a thread of the parent may have been
+/// Counts the forks between the process that loaded the library and this one.
+static PROCESS: AtomicU32 = AtomicU32::new(0);
+
+/// Tells a process from its parent. Not the process id: to ask for that is a system call.
+pub fn process() -> u32 {
+    PROCESS.load(Ordering::Relaxed)
+}
+
+/// In the child of a fork: tells it from its parent, and lets go of the thread's parker where a thread of the parent may have been
 /// waking it, and so have locked it. What else has it is never freed.
 pub fn part_from_parent() {
+    PROCESS.fetch_add(1, Ordering::Relaxed);
+    agenda::part_from_parent();
     let _ = PARKER.try_with(|kept| match kept.take() {
         // Itself, and its waker.
         Some(own) if Arc::strong_count(&own.0) == 2 => drop(kept.replace(Some(own))),

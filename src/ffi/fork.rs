@@ -8,7 +8,6 @@
 
 use std::cell::RefCell;
 use std::ffi::c_int;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::{entry, log};
@@ -17,13 +16,7 @@ use crate::exec::{self, lock};
 use crate::vdi::Client;
 use crate::{loops, net};
 
-/// Counts the forks between the process that loaded the library and this one.
-static PROCESS: AtomicU32 = AtomicU32::new(0);
-
-/// Tells a process from its parent. Not the process id: to ask for that is a system call.
-pub fn process() -> u32 {
-    PROCESS.load(Ordering::Relaxed)
-}
+pub use crate::exec::process;
 
 /// Copies of the parent's that its other threads were in: nobody can tell what may be freed.
 static LEFT: Mutex<Vec<Arc<Client>>> = Mutex::new(Vec::new());
@@ -70,7 +63,6 @@ extern "C" fn in_parent() {
 }
 
 extern "C" fn in_child() {
-    PROCESS.fetch_add(1, Ordering::Relaxed);
     exec::part_from_parent();
     let _ = HELD.try_with(|held| {
         if let Some(held) = held.take() {
