@@ -14,6 +14,7 @@ int main(void)
         { .ec_data = 2, .ec_parity = 16 },
         { .ec_data = 16, .ec_parity = 255 },
         { .object_size = MiB, .hypervolume = true }, /* which has objects of 4 MiB */
+        { .reserved = { 1 } },          { .reserved = { 0, 0, 1 } },
     };
     sd_t sd = connect_to_server();
     const char *name = vdi_name("a");

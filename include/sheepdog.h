@@ -9,6 +9,24 @@
  * success. A handle that is NULL, closed or garbage, a NULL pointer where one is needed, or a
  * VDI handle of another sd_t gives SD_RES_INVALID_PARMS from every function. Nothing is printed,
  * no signal is raised, and all file descriptors are close-on-exec. Sizes and offsets are in bytes.
+ *
+ * A pointer to memory that is not there is found out where the system does so in time, and gives
+ * SD_RES_INVALID_PARMS; where the library itself copies, it raises SIGSEGV or SIGBUS, as in any
+ * function of C.
+ *
+ * Functions of the program's, those of requests, of sd_vdi_block_status() and of sd_set_log(), must
+ * return: a C++ exception that leaves one, or pthread_exit() there, ends the process with abort();
+ * what longjmp() does there is undefined. While a thread is in the library, those functions
+ * included, it is not cancelled: pthread_cancel() takes effect after the call.
+ *
+ * fork(): handles belong to the process that made them. In the child every function gives
+ * SD_RES_INVALID_PARMS for a handle of its parent, and no callback is called for it; sd_close() and
+ * sd_vdi_close() succeed there, but only give the child's descriptors and memory back (not the
+ * memory of a handle that another thread was using at the fork), and the parent notices nothing of
+ * what the child does. The child can connect for itself. A child that is forked in a callback may
+ * return from it, but one that is forked in the function of sd_set_log() must not. Processes that
+ * are made without the handlers of pthread_atfork(), by _Fork() or clone(), must not call the
+ * library, nor may fork() be called in a signal handler that may interrupt it.
  */
 
 #ifndef SHEEPDOG_H
@@ -26,6 +44,9 @@
 #else
 #define SD_EXTENSION
 #endif
+
+/* Offsets have 64 bits: on a 32-bit system compile with -D_FILE_OFFSET_BITS=64. */
+typedef char sd_off_t_must_have_64_bits[sizeof(off_t) == 8 ? 1 : -1];
 
 /* A connection to a cluster. */
 typedef void *sd_t;
@@ -425,6 +446,10 @@ typedef struct sd_create_opts {
      * A hypervolume, which can have up to 16 PiB with objects of 4 MiB.
      */
     bool hypervolume;
+    /**
+     * Must be 0.
+     */
+    uint8_t reserved[3];
 } sd_create_opts;
 
 /**

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use sheepdog_proto::{SdResult, op};
 
-use crate::wire::Lost;
+use crate::net::NoMemory;
+use crate::wire::{Failure, Lost};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -42,6 +43,8 @@ pub enum Error {
     Lost(Lost),
     #[error("out of memory: {0}")]
     NoMem(&'static str),
+    #[error("the buffer is not memory of this process (EFAULT)")]
+    Fault,
     /// Data that the index promises is gone, or changed under us more often than we try.
     #[error("I/O error: {0}")]
     Io(&'static str),
@@ -64,13 +67,29 @@ pub enum Refusal {
     NoEventLibrary,
 }
 
+impl From<NoMemory> for Error {
+    fn from(_: NoMemory) -> Error {
+        Error::NoMem("a buffer")
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Error {
+        match failure {
+            Failure::Lost(lost) => Error::Lost(lost),
+            Failure::Fault => Error::Fault,
+            Failure::NoMemory => NoMemory.into(),
+        }
+    }
+}
+
 impl Error {
     /// The code that C callers get; never 0.
     pub fn code(&self) -> i32 {
         let result = match self {
             Error::Server { result, .. } if result.is_success() => SdResult::UNKNOWN,
             Error::Server { result, .. } => *result,
-            Error::Invalid(_) => SdResult::INVALID_PARMS,
+            Error::Invalid(_) | Error::Fault => SdResult::INVALID_PARMS,
             Error::Refused(Refusal::Open) => SdResult::VDI_LOCKED,
             Error::Refused(Refusal::NoVdi) => SdResult::NO_VDI,
             Error::Refused(Refusal::ReadOnly) => SdResult::READONLY,

@@ -15,7 +15,7 @@ use crate::clock::Instant;
 use crate::error::{Error, Result};
 use crate::exec::lock;
 use crate::net::SendBuf;
-use crate::wire::{Dest, Id, Lost, Reply};
+use crate::wire::{Dest, Failure, Id, Lost, Reply};
 
 /// How often a gateway is asked whether another one, which vanished, is dead.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -288,11 +288,11 @@ impl Future for Exchange<'_> {
         };
         match link.wire.poll_reply(id, cx.waker()) {
             Poll::Ready(result) => {
-                let result = result.map_err(|lost| {
-                    if lost.sent {
+                let result = result.map_err(|failure| {
+                    if let Failure::Lost(Lost { sent: true, .. }) = failure {
                         core.leave(this.link, id, this.call);
                     }
-                    if canceled { Error::Canceled } else { Error::Lost(lost) }
+                    if canceled { Error::Canceled } else { failure.into() }
                 });
                 core.forget_if_done(this.link.key);
                 Poll::Ready(result)
@@ -317,11 +317,16 @@ impl Drop for Exchange<'_> {
     fn drop(&mut self) {
         if let ExchangeState::Waiting(id) = self.state {
             let mut core = lock(&self.cluster.core);
-            if let Some(link) = core.get(self.link) {
-                if link.wire.abandon(id) {
-                    core.leave(self.link, id, self.call);
-                }
-                core.forget_if_done(self.link.key);
+            let Some(link) = core.get(self.link) else { return };
+            let open = link.wire.abandon(id);
+            let cut = link.wire.is_cut();
+            if open {
+                core.leave(self.link, id, self.call);
+            }
+            core.forget_if_done(self.link.key);
+            drop(core);
+            if let Some(why) = cut {
+                self.cluster.drop_link(self.link, why);
             }
         }
     }

@@ -14,12 +14,15 @@ use super::{Backoff, Call, Class, Cluster, Core, Link, LinkId, LinkState, Op, cl
 use crate::clock::Instant;
 use crate::error::{Error, Result};
 use crate::exec::{WaitList, lock};
-use crate::net::{Endpoint, Socket};
+use crate::net::{Endpoint, Socket, is_retry};
 use crate::wire::{Dest, Reply, Wire};
 
 /// How long one gateway may take to connect and to answer the first request while others are
 /// there to be tried.
 const ATTEMPT: Duration = Duration::from_secs(5);
+
+/// How often a server is tried whose queue of connections is full.
+const FULL: Duration = Duration::from_millis(20);
 
 impl Cluster {
     /// Sees to it that there is a connection.
@@ -103,7 +106,14 @@ impl Cluster {
             let unreachable = |why: &dyn std::fmt::Display| {
                 Error::NotConnected(format!("{endpoint}: {why}").into())
             };
-            let socket = Socket::start_connect(endpoint).map_err(|e| unreachable(&e))?;
+            let socket = loop {
+                match Socket::start_connect(endpoint) {
+                    // The server's queue is full, and a Unix socket does not wait for room there as
+                    // TCP does by itself.
+                    Err(e) if is_retry(&e) => self.sleep_until(op, Instant::now() + FULL).await?,
+                    started => break started.map_err(|e| unreachable(&e))?,
+                }
+            };
             let link = self.add_link(gateway, socket);
             let guard = LinkGuard { cluster: self, link: Some(link) };
             self.connected(op, link).await?.map_err(|why| unreachable(&why))?;
@@ -156,6 +166,7 @@ impl Cluster {
         let mut core = lock(&self.core);
         core.next_serial += 1;
         let serial = core.next_serial;
+        self.descriptors.keep_socket(&socket);
         let socket = Arc::new(socket);
         let now = Instant::now();
         let link = Link {

@@ -37,6 +37,8 @@ impl Cluster {
         const NO_FD: Error = Error::NoMem("no file descriptor left");
         let descriptor = Arc::new(WakeFd::new().map_err(|_| NO_FD)?);
         let set = Arc::new(EventSet::new(&descriptor).map_err(|_| NO_FD)?);
+        self.descriptors.keep_wake(&descriptor);
+        self.descriptors.keep_set(&set);
         core.events = Some(Events { set: set.clone(), armed: None });
         let keys: Vec<usize> = core.links.iter().map(|(key, _)| key).collect();
         for key in keys {

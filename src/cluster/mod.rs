@@ -25,7 +25,7 @@ use slab::Slab;
 use crate::clock::Instant;
 use crate::error::{Error, Result};
 use crate::exec::{self, Budget, Lead, Tasks, Timers, WaitList, lock};
-use crate::net::{Endpoint, IoVecs, Socket, WakeFd, is_retry};
+use crate::net::{Descriptors, Endpoint, IoVecs, Socket, WakeFd, is_fault, is_retry};
 use crate::wire::{Corrupt, Wire};
 
 pub use call::Call;
@@ -49,6 +49,7 @@ pub struct Cluster {
     lead: Lead,
     /// Interrupts a wait in poll.
     wake: Arc<WakeFd>,
+    descriptors: Descriptors,
     /// The leader's receive buffer.
     inbox: Mutex<Inbox>,
     /// Asynchronous operations, and the memory they may take.
@@ -246,6 +247,8 @@ impl Cluster {
     pub fn new(gateways: Vec<Endpoint>) -> Result<Cluster> {
         assert!(!gateways.is_empty());
         let wake = WakeFd::new().map_err(|_| Error::NoMem("no file descriptor left"))?;
+        let descriptors = Descriptors::new();
+        descriptors.keep_wake(&wake);
         Ok(Cluster {
             gateways,
             core: Mutex::new(Core {
@@ -269,6 +272,7 @@ impl Cluster {
             }),
             lead: Lead::default(),
             wake: Arc::new(wake),
+            descriptors,
             inbox: Mutex::new(Inbox::new()),
             tasks: Arc::default(),
             budget: Arc::default(),
@@ -372,6 +376,13 @@ impl Cluster {
             }
             Ok(()) => Ok(()),
         }
+    }
+
+    /// In the child of a fork, where this can be used for nothing else, and is never dropped: closes
+    /// the child's copies of its descriptors, that which an event loop watches only where `watched`
+    /// says so.
+    pub fn close_copies(&self, watched: bool) {
+        self.descriptors.close_copies(watched);
     }
 
     /// Whether nodes have joined or left lately: they are moving objects then.
@@ -501,15 +512,31 @@ impl Core {
             return;
         }
         let mut stuck = false;
+        let mut most = usize::MAX;
         let owed = link.wire.awaiting() > 0;
         while link.wire.has_outgoing() && !stuck {
             let mut iov = IoVecs::new();
-            link.wire.gather(&mut iov);
+            link.wire.gather(most, &mut iov);
             match link.socket.send(&iov) {
                 Ok(n) => link.wire.sent(n),
                 Err(e) if is_retry(&e) => stuck = true,
+                // Of one request among these: which, shows where they go one by one.
+                Err(e) if is_fault(&e) && most > 1 => most = 1,
+                Err(e) if is_fault(&e) => {
+                    // A kernel copies some pages at a time, all of them or nothing: of a small
+                    // request nothing has been sent, mostly. Of a large one a part has, and what
+                    // is left cannot be made up: the server would write it. So the stream ends;
+                    // from then on large buffers are looked at before (ffi::entry), and what is
+                    // left are files that are cut off in between, kernels before 5.14, and sockets
+                    // that had room for a part of a small one.
+                    link.wire.fault();
+                    most = usize::MAX;
+                }
                 Err(e) => return self.fail(key, e.into()),
             }
+        }
+        if let Some(why) = link.wire.is_cut() {
+            return self.fail(key, End::Unwanted(why));
         }
         let owes = link.wire.awaiting() > 0;
         if link.stuck != stuck {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Cluster, Core, End, LinkId, LinkState, pending};
 use crate::clock::Instant;
 use crate::exec::{Lead, Parker, Reactor, Tasks, lock};
-use crate::net::{Interest, Socket, interest, is_retry, poll_sockets};
+use crate::net::{Interest, Socket, interest, is_fault, is_retry, poll_sockets};
 
 /// How long a blocking receive waits at most. Nothing can interrupt it, so this bounds how late
 /// its thread learns of a deadline, or of a request that another thread could not send at once.
@@ -298,6 +298,7 @@ impl Core {
                     }
                 }
                 Err(e) if is_retry(&e) => break,
+                Err(e) if is_fault(&e) => link.wire.fault_body(),
                 Err(e) => return Err(e.into()),
             }
         }

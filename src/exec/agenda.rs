@@ -64,6 +64,11 @@ thread_local! {
     static CALLBACKS: RefCell<Vec<*const Agenda>> = const { RefCell::new(Vec::new()) };
 }
 
+/// In the child of a fork: the thread is in no callback of the child's.
+pub(super) fn part_from_parent() {
+    let _ = CALLBACKS.try_with(|all| all.borrow_mut().clear());
+}
+
 impl Agenda {
     /// From now on `descriptor` tells of the work.
     pub fn tell(&self, descriptor: Arc<WakeFd>) {
@@ -88,7 +93,7 @@ impl Agenda {
     /// Takes the work upon this thread.
     pub fn hold(&self) -> Hold<'_> {
         lock(&self.state).holders += 1;
-        Hold { agenda: self, calling: false }
+        Hold { agenda: self, calling: false, process: super::process() }
     }
 
     /// The descriptor stays readable from now on.
@@ -120,6 +125,9 @@ pub struct Hold<'a> {
     agenda: &'a Agenda,
     /// Has let go, for a callback.
     calling: bool,
+    /// A child that was forked in the callback has a copy, whose agenda others may have locked, and
+    /// whose descriptor is the parent's.
+    process: u32,
 }
 
 impl Hold<'_> {
@@ -152,6 +160,9 @@ impl Hold<'_> {
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
+        if self.process != super::process() {
+            return;
+        }
         let mut state = lock(&self.agenda.state);
         self.take_back(&mut state);
         state.holders -= 1;

@@ -22,6 +22,7 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -230,6 +231,26 @@ pub async fn catch_panic<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output
 thread_local! {
     /// The thread's parker and its waker, while no `block_on` of the thread uses them.
     static PARKER: RefCell<Option<(Arc<Parker>, Waker)>> = const { RefCell::new(None) };
+}
+
+/// Counts the forks between the process that loaded the library and this one.
+static PROCESS: AtomicU32 = AtomicU32::new(0);
+
+/// Tells a process from its parent. Not the process id: to ask for that is a system call.
+pub fn process() -> u32 {
+    PROCESS.load(Ordering::Relaxed)
+}
+
+/// In the child of a fork: tells it from its parent, and lets go of the thread's parker where a thread of the parent may have been
+/// waking it, and so have locked it. What else has it is never freed.
+pub fn part_from_parent() {
+    PROCESS.fetch_add(1, Ordering::Relaxed);
+    agenda::part_from_parent();
+    let _ = PARKER.try_with(|kept| match kept.take() {
+        // Itself, and its waker.
+        Some(own) if Arc::strong_count(&own.0) == 2 => drop(kept.replace(Some(own))),
+        other => std::mem::forget(other),
+    });
 }
 
 /// Runs a future to its end on this thread, doing I/O through `reactor` as needed.

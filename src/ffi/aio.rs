@@ -8,7 +8,8 @@ use libc::iovec;
 
 use super::cluster::sd_t;
 use super::entry::{self, VdiHandle, enter};
-use super::vdi::{SD_WRITE_FUA, sd_vdi_t};
+use super::program;
+use super::vdi::{SD_WRITE_FUA, off_t, sd_vdi_t};
 use crate::cluster::Op;
 use crate::error::{Error, Result};
 use crate::exec::{Completion, Share};
@@ -17,7 +18,7 @@ use crate::net::{RecvBuf, SendBuf};
 /// For asynchronous writes: the library borrows the data until the callback instead of copying it.
 pub const SD_WRITE_NOCOPY: c_int = 2;
 
-type Callback = unsafe extern "C" fn(sd: sd_t, result: c_int, opaque: *mut c_void);
+type Callback = unsafe extern "C-unwind" fn(sd: sd_t, result: c_int, opaque: *mut c_void);
 
 /// What the program wants to be told, and how.
 struct Notice {
@@ -38,7 +39,7 @@ impl Notice {
 
     fn give(self, result: c_int) {
         // SAFETY: the program's function, called as the header says.
-        unsafe { (self.callback)(self.sd, result, self.opaque) }
+        program::call(|| unsafe { (self.callback)(self.sd, result, self.opaque) });
     }
 }
 
@@ -86,7 +87,7 @@ fn write(handle: VdiHandle, buf: SendBuf, offset: u64, flag: c_int, notice: Noti
     }
     // Before the copy is made, so that there is never more of them than the limit allows.
     let share = share(&handle, buf.len())?;
-    let buf = if flag & SD_WRITE_NOCOPY != 0 { buf } else { buf.to_owned() };
+    let buf = if flag & SD_WRITE_NOCOPY != 0 { buf } else { buf.to_owned()? };
     submit(handle, share, notice, move |handle, op| async move {
         let cluster = &handle.client.cluster;
         let work = pin!(async {
@@ -111,13 +112,13 @@ pub unsafe extern "C" fn sd_vdi_aread(
     vdi: sd_vdi_t,
     data: *mut c_void,
     size: usize,
-    offset: libc::off_t,
-    r#fn: Option<unsafe extern "C" fn(sd: sd_t, result: c_int, opaque: *mut c_void)>,
+    offset: off_t,
+    r#fn: Option<unsafe extern "C-unwind" fn(sd: sd_t, result: c_int, opaque: *mut c_void)>,
     opaque: *mut c_void,
 ) -> c_int {
     enter(|| {
         let handle = entry::vdi(sd, vdi)?;
-        entry::check_buffer(data, size)?;
+        entry::check_writable(data, size)?;
         let (offset, notice) = (entry::offset(offset)?, Notice::new(sd, r#fn, opaque)?);
         // SAFETY: the caller lends the buffer until the callback, and the future that holds the
         // loan has ended before that.
@@ -134,14 +135,14 @@ pub unsafe extern "C" fn sd_vdi_awrite(
     vdi: sd_vdi_t,
     data: *const c_void,
     size: usize,
-    offset: libc::off_t,
+    offset: off_t,
     flag: c_int,
-    r#fn: Option<unsafe extern "C" fn(sd: sd_t, result: c_int, opaque: *mut c_void)>,
+    r#fn: Option<unsafe extern "C-unwind" fn(sd: sd_t, result: c_int, opaque: *mut c_void)>,
     opaque: *mut c_void,
 ) -> c_int {
     enter(|| {
         let handle = entry::vdi(sd, vdi)?;
-        entry::check_buffer(data, size)?;
+        entry::check_readable(data, size)?;
         let (offset, notice) = (entry::offset(offset)?, Notice::new(sd, r#fn, opaque)?);
         // SAFETY: the caller lends the buffer until the callback, or until it is copied below.
         let buf = unsafe { SendBuf::from_raw(data.cast(), size) };
@@ -157,15 +158,17 @@ pub unsafe extern "C" fn sd_vdi_areadv(
     vdi: sd_vdi_t,
     iov: *const iovec,
     iovcnt: c_int,
-    offset: libc::off_t,
-    r#fn: Option<unsafe extern "C" fn(sd: sd_t, result: c_int, opaque: *mut c_void)>,
+    offset: off_t,
+    r#fn: Option<unsafe extern "C-unwind" fn(sd: sd_t, result: c_int, opaque: *mut c_void)>,
     opaque: *mut c_void,
 ) -> c_int {
     enter(|| {
         let handle = entry::vdi(sd, vdi)?;
         let (offset, notice) = (entry::offset(offset)?, Notice::new(sd, r#fn, opaque)?);
         // SAFETY: the caller passes buffers as the header says, and lends them until the callback.
-        let buf = unsafe { RecvBuf::from_raw_vectored(entry::iovecs(iov, iovcnt)?.into_iter()) };
+        let buf = unsafe {
+            RecvBuf::from_raw_vectored(entry::iovecs(iov, iovcnt, entry::check_writable)?)?
+        };
         read(handle, buf, offset, notice)
     })
 }
@@ -177,9 +180,9 @@ pub unsafe extern "C" fn sd_vdi_awritev(
     vdi: sd_vdi_t,
     iov: *const iovec,
     iovcnt: c_int,
-    offset: libc::off_t,
+    offset: off_t,
     flag: c_int,
-    r#fn: Option<unsafe extern "C" fn(sd: sd_t, result: c_int, opaque: *mut c_void)>,
+    r#fn: Option<unsafe extern "C-unwind" fn(sd: sd_t, result: c_int, opaque: *mut c_void)>,
     opaque: *mut c_void,
 ) -> c_int {
     enter(|| {
@@ -187,8 +190,8 @@ pub unsafe extern "C" fn sd_vdi_awritev(
         let (offset, notice) = (entry::offset(offset)?, Notice::new(sd, r#fn, opaque)?);
         // SAFETY: the caller lends the buffers until the callback, or until they are copied below.
         let buf = unsafe {
-            let buffers = entry::iovecs(iov, iovcnt)?.into_iter();
-            SendBuf::from_raw_vectored(buffers.map(|(base, len)| (base.cast_const(), len)))
+            let buffers = entry::iovecs(iov, iovcnt, entry::check_readable)?;
+            SendBuf::from_raw_vectored(buffers.map(|(base, len)| (base.cast_const(), len)))?
         };
         write(handle, buf, offset, flag, notice)
     })
@@ -200,7 +203,7 @@ pub unsafe extern "C" fn sd_vdi_awritev(
 pub unsafe extern "C" fn sd_vdi_aflush(
     sd: sd_t,
     vdi: sd_vdi_t,
-    r#fn: Option<unsafe extern "C" fn(sd: sd_t, result: c_int, opaque: *mut c_void)>,
+    r#fn: Option<unsafe extern "C-unwind" fn(sd: sd_t, result: c_int, opaque: *mut c_void)>,
     opaque: *mut c_void,
 ) -> c_int {
     enter(|| {
@@ -219,9 +222,9 @@ pub unsafe extern "C" fn sd_vdi_aflush(
 pub unsafe extern "C" fn sd_vdi_adiscard(
     sd: sd_t,
     vdi: sd_vdi_t,
-    offset: libc::off_t,
+    offset: off_t,
     len: usize,
-    r#fn: Option<unsafe extern "C" fn(sd: sd_t, result: c_int, opaque: *mut c_void)>,
+    r#fn: Option<unsafe extern "C-unwind" fn(sd: sd_t, result: c_int, opaque: *mut c_void)>,
     opaque: *mut c_void,
 ) -> c_int {
     enter(|| {
@@ -248,10 +251,10 @@ fn discard(handle: VdiHandle, offset: u64, len: usize, fua: bool, notice: Notice
 pub unsafe extern "C" fn sd_vdi_awrite_zeroes(
     sd: sd_t,
     vdi: sd_vdi_t,
-    offset: libc::off_t,
+    offset: off_t,
     len: usize,
     flag: c_int,
-    r#fn: Option<unsafe extern "C" fn(sd: sd_t, result: c_int, opaque: *mut c_void)>,
+    r#fn: Option<unsafe extern "C-unwind" fn(sd: sd_t, result: c_int, opaque: *mut c_void)>,
     opaque: *mut c_void,
 ) -> c_int {
     enter(|| {
@@ -271,8 +274,8 @@ pub unsafe extern "C" fn sd_snapshot_aread(
     vdi: sd_vdi_t,
     data: *mut c_void,
     size: usize,
-    offset: libc::off_t,
-    r#fn: Option<unsafe extern "C" fn(sd: sd_t, result: c_int, opaque: *mut c_void)>,
+    offset: off_t,
+    r#fn: Option<unsafe extern "C-unwind" fn(sd: sd_t, result: c_int, opaque: *mut c_void)>,
     opaque: *mut c_void,
 ) -> c_int {
     // SAFETY: the caller passes pointers as the header says.

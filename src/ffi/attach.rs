@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::cluster::sd_t;
 use super::entry::{self, enter};
+use super::fork;
 use crate::error::{Error, Result};
 use crate::loops::{self, Link, Place, Source, Watcher};
 use crate::vdi::Client;
@@ -15,6 +16,14 @@ use crate::vdi::Client;
 struct Events {
     client: Arc<Client>,
     fd: RawFd,
+    /// A loop that goes on in a child of it calls nothing.
+    process: u32,
+}
+
+impl Events {
+    fn is_here(&self) -> bool {
+        self.process == fork::process()
+    }
 }
 
 impl Source for Events {
@@ -23,6 +32,9 @@ impl Source for Events {
     }
 
     fn ready(&self) {
+        if !self.is_here() {
+            return;
+        }
         enter(|| {
             self.client.cluster.dispatch();
             Ok(())
@@ -30,6 +42,9 @@ impl Source for Events {
     }
 
     fn nudge(&self) {
+        if !self.is_here() {
+            return;
+        }
         self.client.cluster.nudge();
     }
 }
@@ -47,7 +62,7 @@ fn attach(
     // Looked up with the place reserved: a close from here on finds it, and has it given up.
     let client = entry::client(sd)?;
     let fd = client.cluster.events_fd()?;
-    place.attach(Arc::new(Events { client, fd }), start)
+    place.attach(Arc::new(Events { client, fd, process: fork::process() }), start)
 }
 
 /// Documented in include/sheepdog_libev.h.

@@ -3,7 +3,8 @@
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::sync::Arc;
 
-use super::entry::{self, Out, enter};
+use super::entry::{self, Out, Owned, enter};
+use super::fork;
 use crate::cluster::{Cluster, address};
 use crate::error::Result;
 use crate::loops;
@@ -14,6 +15,7 @@ use crate::vdi::Client;
 pub type sd_t = *mut c_void;
 
 fn connect(gateways: Vec<Endpoint>) -> Result<sd_t> {
+    fork::watch()?;
     let cluster = Cluster::new(gateways)?;
     cluster.start()?;
     entry::new_client(Arc::new(Client::new(cluster)))
@@ -55,6 +57,7 @@ pub unsafe extern "C" fn sd_init_unix(path: *const c_char, sd: *mut sd_t) -> c_i
 }
 
 fn start_connect(gateways: Vec<Endpoint>) -> Result<sd_t> {
+    fork::watch()?;
     let client = Arc::new(Client::new(Cluster::new(gateways)?));
     let connecting = client.clone();
     client.cluster.spawn(
@@ -109,7 +112,14 @@ pub unsafe extern "C" fn sd_close(sd: *mut sd_t) -> c_int {
     enter(|| {
         // SAFETY: the caller passes a pointer to a handle, as the header says.
         let (out, handle) = unsafe { (Out::new(sd)?, sd.read()) };
-        let client = entry::remove_client(handle)?;
+        let client = match entry::remove_client(handle)? {
+            Owned::Here(client) => client,
+            Owned::ByParent(copy) => {
+                fork::give_back(copy, loops::detach_copy(handle as usize));
+                out.set(std::ptr::null_mut());
+                return Ok(());
+            }
+        };
         loops::detach(handle as usize);
         let result = client.cluster.close(async |op| client.close_all(op).await);
         out.set(std::ptr::null_mut());

@@ -5,11 +5,14 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use super::cluster::sd_t;
-use super::vdi::{sd_inode, sd_vdi_t};
+use super::fork;
+use super::program::{self, Forked};
+use super::vdi::{off_t, sd_inode, sd_vdi_t};
 use crate::error::{Error, Result};
+use crate::net::{self, Access};
 use crate::vdi::{Client, Name, Vdi, Which};
 
 /// Runs the body of a C function: its result as a code. No panic leaves it, nor prints anything.
@@ -20,12 +23,14 @@ pub fn enter(body: impl FnOnce() -> Result<()>) -> c_int {
         static HOOK: std::sync::Once = std::sync::Once::new();
         HOOK.call_once(|| std::panic::set_hook(Box::new(|panic| log::error!("{panic}"))));
     }
+    let _uncancelled = program::Uncancelled::new();
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => 0,
         Ok(Err(error)) => {
             log::debug!("{error}");
             error.code()
         }
+        Err(payload) if payload.is::<Forked>() => BAD_SD.code(),
         Err(_) => Error::Internal("panic").code(),
     }
 }
@@ -53,9 +58,10 @@ pub fn client(sd: sd_t) -> Result<Arc<Client>> {
 }
 
 /// Takes a client out of the table, and with it the handles of its VDIs.
-pub fn remove_client(sd: sd_t) -> Result<Arc<Client>> {
+pub fn remove_client(sd: sd_t) -> Result<Owned<Arc<Client>>> {
     let client = CLIENTS.remove(sd as usize).ok_or(BAD_SD)?;
-    VDIS.remove_all(|handle| Arc::ptr_eq(&handle.client, &client));
+    let (Owned::Here(the) | Owned::ByParent(the)) = &client;
+    VDIS.remove_all(|handle| Arc::ptr_eq(&handle.client, the));
     Ok(client)
 }
 
@@ -80,7 +86,7 @@ pub fn any_vdi(vdi: sd_vdi_t) -> Result<VdiHandle> {
     VDIS.get(vdi as usize).ok_or(BAD_VDI)
 }
 
-pub fn remove_vdi(vdi: sd_vdi_t) -> Result<VdiHandle> {
+pub fn remove_vdi(vdi: sd_vdi_t) -> Result<Owned<VdiHandle>> {
     VDIS.remove(vdi as usize).ok_or(BAD_VDI)
 }
 
@@ -146,7 +152,7 @@ impl<T> Out<T> {
 }
 
 /// A byte offset argument.
-pub fn offset(offset: libc::off_t) -> Result<u64> {
+pub fn offset(offset: off_t) -> Result<u64> {
     u64::try_from(offset).map_err(|_| Error::Invalid("the offset is negative"))
 }
 
@@ -161,29 +167,71 @@ pub fn check_buffer(base: *const c_void, len: usize) -> Result<()> {
     Ok(())
 }
 
-/// The buffers of a vectored call, checked: their addresses and lengths.
+/// Checks a buffer that is sent from: as [`check_buffer`]; and of a program that has lent memory
+/// before which is not there, that a large one is.
+///
+/// A kernel that finds out while it sends has sent a part by then, and the connection must end, which
+/// others notice: once, and not each time. A page or two is sent at once or not at all.
+pub fn check_readable(base: *const c_void, len: usize) -> Result<()> {
+    check_there(base, len, Access::Read)
+}
+
+/// Checks a buffer that is received into: as [`check_readable`].
+pub fn check_writable(base: *const c_void, len: usize) -> Result<()> {
+    check_there(base, len, Access::Write)
+}
+
+fn check_there(base: *const c_void, len: usize, access: Access) -> Result<()> {
+    check_buffer(base, len)?;
+    let look = len >= LARGE && net::is_suspect();
+    if !look || net::is_there(base.cast(), len, access) { Ok(()) } else { Err(Error::Fault) }
+}
+
+/// Bytes of a buffer that is worth a system call.
+const LARGE: usize = 64 * 1024;
+
+/// The buffers of a vectored call, checked by `check`: their addresses and lengths.
 ///
 /// # Safety
-/// `iov` is NULL or points to `iovcnt` of them.
-pub unsafe fn iovecs(iov: *const libc::iovec, iovcnt: c_int) -> Result<Vec<(*mut u8, usize)>> {
+/// `iov` is NULL or points to `iovcnt` of them, which stay as they are for the call.
+pub unsafe fn iovecs<'a>(
+    iov: *const libc::iovec,
+    iovcnt: c_int,
+    check: impl Fn(*const c_void, usize) -> Result<()>,
+) -> Result<impl Iterator<Item = (*mut u8, usize)> + 'a> {
     let count = usize::try_from(iovcnt).map_err(|_| Error::Invalid("iovcnt is negative"))?;
-    if count == 0 {
-        return Ok(Vec::new());
-    }
-    if iov.is_null() {
-        return Err(NULL);
-    }
-    // SAFETY: not NULL, and `count` long as the caller promises.
-    let iovecs = unsafe { std::slice::from_raw_parts(iov, count) };
+    let iovecs = match count {
+        0 => &[],
+        _ if iov.is_null() => return Err(NULL),
+        // SAFETY: not NULL, and `count` long as the caller promises.
+        count => unsafe { std::slice::from_raw_parts(iov, count) },
+    };
     let mut total = 0usize;
     for iovec in iovecs {
-        check_buffer(iovec.iov_base, iovec.iov_len)?;
+        check(iovec.iov_base, iovec.iov_len)?;
         total = total.checked_add(iovec.iov_len).ok_or(Error::Invalid("the length"))?;
     }
     if isize::try_from(total).is_err() {
         return Err(Error::Invalid("the length is more than memory can hold"));
     }
-    Ok(iovecs.iter().map(|iovec| (iovec.iov_base.cast(), iovec.iov_len)).collect())
+    Ok(iovecs.iter().map(|iovec| (iovec.iov_base.cast(), iovec.iov_len)))
+}
+
+/// The tables of handles, for the time of a fork.
+pub struct Held {
+    _clients: RwLockWriteGuard<'static, Slots<Arc<Client>>>,
+    _vdis: RwLockWriteGuard<'static, Slots<VdiHandle>>,
+}
+
+pub fn hold() -> Held {
+    Held { _clients: CLIENTS.write(), _vdis: VDIS.write() }
+}
+
+/// What a handle stood for, and whose it is.
+pub enum Owned<T> {
+    Here(T),
+    /// A copy, which this process got when it was forked: good for nothing but to be freed.
+    ByParent(T),
 }
 
 #[derive(Clone, Copy)]
@@ -209,6 +257,8 @@ struct Slots<T> {
 
 struct Slot<T> {
     generation: usize,
+    /// The process that the handle is of.
+    process: u32,
     value: Option<T>,
 }
 
@@ -219,20 +269,21 @@ impl<T: Clone> Table<T> {
     }
 
     fn insert(&self, value: T) -> Result<usize> {
-        let mut table = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.write();
         let index = match table.free.pop() {
             Some(index) => index,
             None if table.slots.len() >= 1 << INDEX_BITS => {
                 return Err(Error::NoMem("too many open handles"));
             }
             None => {
-                table.slots.push(Slot { generation: 0, value: None });
+                table.slots.push(Slot { generation: 0, process: 0, value: None });
                 table.slots.len() - 1
             }
         };
         let slot = &mut table.slots[index];
         slot.generation = (slot.generation + 1) & (usize::MAX >> (INDEX_BITS + KIND_BITS));
         slot.generation = slot.generation.max(1);
+        slot.process = fork::process();
         slot.value = Some(value);
         Ok(slot.generation << (INDEX_BITS + KIND_BITS) | index << KIND_BITS | self.kind as usize)
     }
@@ -248,25 +299,31 @@ impl<T: Clone> Table<T> {
         let (index, generation) = self.locate(handle)?;
         let table = self.slots.read().unwrap_or_else(PoisonError::into_inner);
         let slot = table.slots.get(index)?;
-        if slot.generation == generation { slot.value.clone() } else { None }
+        let is_it = slot.generation == generation && slot.process == fork::process();
+        if is_it { slot.value.clone() } else { None }
     }
 
-    fn remove(&self, handle: usize) -> Option<T> {
+    fn write(&self) -> RwLockWriteGuard<'_, Slots<T>> {
+        self.slots.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remove(&self, handle: usize) -> Option<Owned<T>> {
         let (index, generation) = self.locate(handle)?;
-        let mut table = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.write();
         let slot = table.slots.get_mut(index)?;
         if slot.generation != generation {
             return None;
         }
         let value = slot.value.take()?;
+        let here = slot.process == fork::process();
         table.free.push(index);
-        Some(value)
+        Some(if here { Owned::Here(value) } else { Owned::ByParent(value) })
     }
 
     fn remove_all(&self, doomed: impl Fn(&T) -> bool) {
         let mut removed = Vec::new();
         {
-            let mut table = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+            let mut table = self.write();
             let Slots { slots, free } = &mut *table;
             for (index, slot) in slots.iter_mut().enumerate() {
                 if slot.value.as_ref().is_some_and(&doomed) {
@@ -294,8 +351,8 @@ mod tests {
         for garbage in [0, 1, 2, 3, 4, usize::MAX, a ^ 1 << 30, a + 4, &raw const a as usize] {
             assert_eq!(clients.get(garbage), None, "{garbage:#x}");
         }
-        assert_eq!(clients.remove(a), Some(1));
-        assert_eq!((clients.get(a), clients.remove(a)), (None, None));
+        assert!(matches!(clients.remove(a), Some(Owned::Here(1))));
+        assert!(clients.get(a).is_none() && clients.remove(a).is_none());
         let again = clients.insert(3).unwrap();
         assert_ne!(again, a, "a slot is used again under another number");
         assert_eq!((clients.get(a), clients.get(again)), (None, Some(3)));

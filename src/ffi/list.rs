@@ -7,7 +7,7 @@ use std::ffi::{CString, c_char, c_int, c_void};
 use std::sync::Mutex;
 
 use super::cluster::sd_t;
-use super::entry::{self, Out, enter};
+use super::entry::{self, Out, Owned, enter};
 use super::vdi::sd_vdi_t;
 use crate::error::{Error, Result};
 use crate::exec::lock;
@@ -62,7 +62,7 @@ impl Drop for Items {
         if let Items::Snapshots(handles) = self {
             for Handle(handle) in handles {
                 // Closed already where the program did that itself, or closed the sd_t.
-                if let Ok(handle) = entry::remove_vdi(*handle) {
+                if let Ok(Owned::Here(handle)) = entry::remove_vdi(*handle) {
                     handle.client.close_snapshot(&handle.vdi);
                 }
             }
@@ -131,7 +131,8 @@ const _: () = assert!(POOL == 16 * 16);
 fn iterate(items: Items) -> Result<sd_list_iter> {
     let mut list = Some(List { items, next: 0 });
     for (slot, functions) in LISTS.iter().zip(FUNCTIONS.iter().flatten()) {
-        let mut slot = lock(slot);
+        // One that is in use, or was when this process was forked, is not free.
+        let Ok(mut slot) = slot.try_lock() else { continue };
         if slot.is_none() {
             *slot = list.take();
             let (has_next, next, destroy) = *functions;

@@ -1,11 +1,12 @@
 //! The library's messages, for programs that want them.
 
 use std::ffi::{CString, c_char, c_int, c_void};
-use std::sync::{Mutex, Once};
+use std::sync::{Mutex, MutexGuard, Once};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use super::entry::enter;
+use super::program;
 use crate::exec::lock;
 
 /// Levels of sd_set_log().
@@ -18,7 +19,8 @@ pub const SD_LOG_DEBUG: c_int = 4;
 pub const SD_LOG_TRACE: c_int = 5;
 
 /// cbindgen:ignore
-type sd_log_fn = unsafe extern "C" fn(level: c_int, message: *const c_char, opaque: *mut c_void);
+type sd_log_fn =
+    unsafe extern "C-unwind" fn(level: c_int, message: *const c_char, opaque: *mut c_void);
 
 #[derive(Clone, Copy)]
 struct Sink {
@@ -32,6 +34,15 @@ unsafe impl Send for Sink {}
 
 static SINK: Mutex<Option<Sink>> = Mutex::new(None);
 static INSTALL: Once = Once::new();
+
+/// Whom messages go to, for the time of a fork.
+pub struct Held {
+    _sink: MutexGuard<'static, Option<Sink>>,
+}
+
+pub fn hold() -> Held {
+    Held { _sink: lock(&SINK) }
+}
 
 struct Forward;
 
@@ -56,7 +67,7 @@ impl Log for Forward {
             Level::Trace => SD_LOG_TRACE,
         };
         // SAFETY: the program's function, called as the header says.
-        unsafe { (sink.call)(level, text.as_ptr(), sink.opaque) };
+        program::call(|| unsafe { (sink.call)(level, text.as_ptr(), sink.opaque) });
     }
 
     fn flush(&self) {}
@@ -69,7 +80,9 @@ impl Log for Forward {
 /// still be under way.
 #[unsafe(no_mangle)]
 pub extern "C" fn sd_set_log(
-    r#fn: Option<unsafe extern "C" fn(level: c_int, message: *const c_char, opaque: *mut c_void)>,
+    r#fn: Option<
+        unsafe extern "C-unwind" fn(level: c_int, message: *const c_char, opaque: *mut c_void),
+    >,
     level: c_int,
     opaque: *mut c_void,
 ) {

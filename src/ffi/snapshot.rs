@@ -4,7 +4,7 @@ use std::ffi::{c_char, c_int, c_void};
 
 use super::cluster::sd_t;
 use super::entry::{self, Out, enter};
-use super::vdi::{sd_vdi_read, sd_vdi_t};
+use super::vdi::{off_t, sd_vdi_read, sd_vdi_t};
 use crate::error::{Error, Result};
 use crate::vdi::Which;
 
@@ -97,7 +97,7 @@ pub unsafe extern "C" fn sd_snapshot_read(
     vdi: sd_vdi_t,
     data: *mut c_void,
     size: usize,
-    offset: libc::off_t,
+    offset: off_t,
 ) -> c_int {
     // SAFETY: the caller passes pointers as the header says.
     unsafe { sd_vdi_read(sd, vdi, data, size, offset) }

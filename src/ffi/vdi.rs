@@ -10,7 +10,8 @@ use sheepdog_proto::{NAME_LEN, time_to_ns};
 use super::cluster::sd_t;
 use libc::iovec;
 
-use super::entry::{self, Out, VdiHandle, enter};
+use super::entry::{self, Out, Owned, VdiHandle, enter};
+use super::program;
 use crate::error::{Error, Result};
 use crate::net::{RecvBuf, SendBuf};
 use crate::vdi::{Client, CreateOptions, ExtentKind, Name, UNDO_LIMIT};
@@ -23,6 +24,12 @@ pub struct sd_inode {
 
 /// cbindgen:ignore
 pub type sd_vdi_t = *mut sd_inode;
+
+/// Of 64 bits, whatever the libc crate has on a 32-bit target: the header makes sure that the program
+/// sees it the same way.
+///
+/// cbindgen:ignore
+pub type off_t = i64;
 
 /// For sd_vdi_write(): the data is stable when the call returns, as after sd_vdi_flush().
 pub const SD_WRITE_FUA: c_int = 1;
@@ -101,7 +108,12 @@ pub struct sd_create_opts {
     pub prealloc: bool,
     /// A hypervolume, which can have up to 16 PiB with objects of 4 MiB.
     pub hypervolume: bool,
+    /// Must be 0.
+    pub reserved: [u8; 3],
 }
+
+// Every byte has a name, so that none is left to chance.
+const _: () = assert!(size_of::<sd_create_opts>() == offset_of!(sd_create_opts, reserved) + 3);
 
 /// Creates a VDI as `opts` says; NULL is all zeros. `sizeof_opts` is `sizeof(struct
 /// sd_create_opts)` as the program was compiled. Otherwise as sd_vdi_create().
@@ -138,6 +150,9 @@ unsafe fn create_options(opts: *const sd_create_opts, len: usize) -> Result<Crea
     }
     let len = len.min(KNOWN);
     bytes[..len].copy_from_slice(&given[..len]);
+    if bytes[offset_of!(sd_create_opts, reserved)..].iter().any(|b| *b != 0) {
+        return Err(Error::Invalid("a reserved option is not 0"));
+    }
     let u64_at = |at| u64::from_ne_bytes(std::array::from_fn(|i| bytes[at + i]));
     let object_size = u64_at(offset_of!(sd_create_opts, object_size));
     let strips =
@@ -208,6 +223,7 @@ pub unsafe extern "C" fn sd_vdi_close(vdi: *mut sd_vdi_t) -> c_int {
         let (out, handle) = unsafe { (Out::new(vdi)?, vdi.read()) };
         let handle = entry::remove_vdi(handle)?;
         out.set(std::ptr::null_mut());
+        let Owned::Here(handle) = handle else { return Ok(()) };
         let client = &handle.client;
         client.cluster.run(async |op| client.close(op, handle.vdi.clone()).await)
     })
@@ -224,11 +240,11 @@ pub unsafe extern "C" fn sd_vdi_read(
     vdi: sd_vdi_t,
     data: *mut c_void,
     size: usize,
-    offset: libc::off_t,
+    offset: off_t,
 ) -> c_int {
     enter(|| {
         let handle = entry::vdi(sd, vdi)?;
-        entry::check_buffer(data, size)?;
+        entry::check_writable(data, size)?;
         let offset = entry::offset(offset)?;
         // SAFETY: the caller lends the buffer for the call, and every loan of it has ended when
         // `run` returns: a request that is given up drops its buffers at once.
@@ -253,12 +269,12 @@ pub unsafe extern "C" fn sd_vdi_write(
     vdi: sd_vdi_t,
     data: *const c_void,
     size: usize,
-    offset: libc::off_t,
+    offset: off_t,
     flag: c_int,
 ) -> c_int {
     enter(|| {
         let handle = entry::vdi(sd, vdi)?;
-        entry::check_buffer(data, size)?;
+        entry::check_readable(data, size)?;
         let offset = entry::offset(offset)?;
         // SAFETY: as in sd_vdi_read.
         let buf = unsafe { SendBuf::from_raw(data.cast(), size) };
@@ -292,13 +308,15 @@ pub unsafe extern "C" fn sd_vdi_readv(
     vdi: sd_vdi_t,
     iov: *const iovec,
     iovcnt: c_int,
-    offset: libc::off_t,
+    offset: off_t,
 ) -> c_int {
     enter(|| {
         let handle = entry::vdi(sd, vdi)?;
         let offset = entry::offset(offset)?;
         // SAFETY: the caller passes buffers as the header says, and lends them for the call.
-        let buf = unsafe { RecvBuf::from_raw_vectored(entry::iovecs(iov, iovcnt)?.into_iter()) };
+        let buf = unsafe {
+            RecvBuf::from_raw_vectored(entry::iovecs(iov, iovcnt, entry::check_writable)?)?
+        };
         let cluster = &handle.client.cluster;
         cluster.run(async |op| handle.vdi.read(cluster, op, buf, offset).await)
     })
@@ -311,7 +329,7 @@ pub unsafe extern "C" fn sd_vdi_writev(
     vdi: sd_vdi_t,
     iov: *const iovec,
     iovcnt: c_int,
-    offset: libc::off_t,
+    offset: off_t,
     flag: c_int,
 ) -> c_int {
     enter(|| {
@@ -319,8 +337,8 @@ pub unsafe extern "C" fn sd_vdi_writev(
         let offset = entry::offset(offset)?;
         // SAFETY: the caller passes buffers as the header says, and lends them for the call.
         let buf = unsafe {
-            let buffers = entry::iovecs(iov, iovcnt)?.into_iter();
-            SendBuf::from_raw_vectored(buffers.map(|(base, len)| (base.cast_const(), len)))
+            let buffers = entry::iovecs(iov, iovcnt, entry::check_readable)?;
+            SendBuf::from_raw_vectored(buffers.map(|(base, len)| (base.cast_const(), len)))?
         };
         write(&handle, buf, offset, flag)
     })
@@ -330,12 +348,7 @@ pub unsafe extern "C" fn sd_vdi_writev(
 /// last object of the VDI counts as inside where the range reaches the VDI's end. Snapshots and
 /// clones that share the objects keep them.
 #[unsafe(no_mangle)]
-pub extern "C" fn sd_vdi_discard(
-    sd: sd_t,
-    vdi: sd_vdi_t,
-    offset: libc::off_t,
-    len: usize,
-) -> c_int {
+pub extern "C" fn sd_vdi_discard(sd: sd_t, vdi: sd_vdi_t, offset: off_t, len: usize) -> c_int {
     enter(|| {
         let handle = entry::vdi(sd, vdi)?;
         let offset = entry::offset(offset)?;
@@ -350,7 +363,7 @@ pub extern "C" fn sd_vdi_discard(
 pub extern "C" fn sd_vdi_write_zeroes(
     sd: sd_t,
     vdi: sd_vdi_t,
-    offset: libc::off_t,
+    offset: off_t,
     len: usize,
     flag: c_int,
 ) -> c_int {
@@ -391,11 +404,11 @@ pub const SD_EXTENT_SHARED: c_int = 2;
 pub unsafe extern "C" fn sd_vdi_block_status(
     sd: sd_t,
     vdi: sd_vdi_t,
-    offset: libc::off_t,
+    offset: off_t,
     len: usize,
     r#fn: Option<
-        unsafe extern "C" fn(
-            offset: libc::off_t,
+        unsafe extern "C-unwind" fn(
+            offset: off_t,
             len: usize,
             status: c_int,
             opaque: *mut c_void,
@@ -417,9 +430,9 @@ pub unsafe extern "C" fn sd_vdi_block_status(
                 ExtentKind::Shared => SD_EXTENT_SHARED,
             };
             // SAFETY: the program's function, called as the header says.
-            let stop = unsafe {
-                callback(extent.offset as libc::off_t, extent.len as usize, status, opaque)
-            };
+            let stop = program::call(|| unsafe {
+                callback(extent.offset as off_t, extent.len as usize, status, opaque)
+            });
             if stop != 0 {
                 break;
             }

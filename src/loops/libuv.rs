@@ -52,9 +52,9 @@ struct Node {
 }
 
 /// Handles that the program closed: libuv may use their memory, for a time that nobody can tell.
-static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
+pub(super) static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
 
-struct Kept {
+pub(super) struct Kept {
     _handle: *mut Handle,
 }
 

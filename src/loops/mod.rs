@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use crate::error::{Error, Result};
 use crate::exec::lock;
@@ -151,6 +151,35 @@ pub fn detach(key: usize) {
     if let Some(Entry::Attached(link, watcher)) = entry {
         link.end(watcher);
     }
+}
+
+/// In the child of a fork: takes a watcher of the parent's out of this thread's copy of the loop.
+/// Whether no loop has it any more. That of another thread may be half changed: it is left alone.
+pub fn detach_copy(key: usize) -> bool {
+    let entry = lock(&TABLE).remove(&key);
+    let Some(Entry::Attached(link, watcher)) = entry else { return true };
+    let runs_here = link.runner.try_lock().is_ok_and(|runner| {
+        HERE.try_with(|here| std::ptr::eq(runner.as_ptr(), Arc::as_ptr(here))).unwrap_or(false)
+    });
+    if !runs_here {
+        return false;
+    }
+    link.state.store(STOPPED, Ordering::Release);
+    // SAFETY: this is the thread that runs the loop, and whoever took the watcher out of the table
+    // is the only one who stops it. What is watched is no descriptor of the parent's any more
+    // (net::Held::part), so that the parent's loop keeps what it watches.
+    unsafe { (watcher.stop)(watcher.node) }
+    true
+}
+
+/// The table of what is attached, for the time of a fork.
+pub struct Held {
+    _table: MutexGuard<'static, BTreeMap<usize, Entry>>,
+    _kept: MutexGuard<'static, Vec<libuv::Kept>>,
+}
+
+pub fn hold() -> Held {
+    Held { _table: lock(&TABLE), _kept: lock(&libuv::KEPT) }
 }
 
 impl Link {

@@ -11,13 +11,21 @@ use std::io::{IoSlice, IoSliceMut};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// How many pieces one gather or scatter call uses at most.
-const MAX_IOVECS: usize = 64;
+/// How many pieces one gather or scatter call uses at most: as many as kernels take (IOV_MAX).
+const MAX_IOVECS: usize = 1024;
+/// How many of them take no memory of their own.
+const FEW_IOVECS: usize = 64;
+
+/// There is no memory for a copy, or for a list of pieces.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoMemory;
 
 #[derive(Clone, Copy)]
 struct Span<P> {
     base: P,
     len: usize,
+    /// Bytes of the spans before it.
+    start: usize,
 }
 
 // SAFETY: a span is an address and a length; whoever built it promised that the memory may be
@@ -31,9 +39,14 @@ unsafe impl<P> Sync for Span<P> {}
 enum Memory<P> {
     None,
     One(Span<P>),
-    Many(Arc<[Span<P>]>),
-    Owned(Arc<[u8]>),
+    /// None of them is empty.
+    Many(Arc<Vec<Span<P>>>),
+    Owned(Arc<Vec<u8>>),
+    /// As many as are asked for.
+    Zeros,
 }
+
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// Bytes to send.
 #[derive(Clone)]
@@ -57,14 +70,24 @@ fn parts<P>(
     start: usize,
     len: usize,
 ) -> impl Iterator<Item = (&Span<P>, Range<usize>)> {
-    let (mut skip, mut left) = (start, len);
-    spans.iter().filter_map(move |span| {
-        let from = skip.min(span.len);
-        skip -= from;
-        let take = (span.len - from).min(left);
-        left -= take;
-        (take > 0).then_some((span, from..from + take))
+    // There can be very many of them, and this is asked for each part that a socket takes.
+    let first = spans.partition_point(|span| span.start + span.len <= start);
+    let end = start + len;
+    spans[first..].iter().take_while(move |span| span.start < end).map(move |span| {
+        let from = start.saturating_sub(span.start);
+        (span, from..span.len.min(end - span.start))
     })
+}
+
+/// The pieces that are not empty, and how long they are together.
+fn spans<P>(pieces: impl Iterator<Item = (P, usize)>) -> Result<(Vec<Span<P>>, usize), NoMemory> {
+    let (mut spans, mut start) = (Vec::new(), 0);
+    for (base, len) in pieces.filter(|(_, len)| *len > 0) {
+        spans.try_reserve(1).map_err(|_| NoMemory)?;
+        spans.push(Span { base, len, start });
+        start += len;
+    }
+    Ok((spans, start))
 }
 
 impl SendBuf {
@@ -74,24 +97,22 @@ impl SendBuf {
     /// `len` bytes at `base` must stay readable, and unwritten, until the value and all its
     /// clones and slices are gone.
     pub unsafe fn from_raw(base: *const u8, len: usize) -> SendBuf {
-        SendBuf { memory: Memory::One(Span { base, len }), start: 0, len }
+        SendBuf { memory: Memory::One(Span { base, len, start: 0 }), start: 0, len }
     }
 
     /// # Safety
     /// As [`SendBuf::from_raw`], for each of the pieces. Their lengths must not add up to more
     /// than `usize::MAX`.
-    pub unsafe fn from_raw_vectored(pieces: impl Iterator<Item = (*const u8, usize)>) -> SendBuf {
-        let spans: Arc<[_]> = pieces.map(|(base, len)| Span { base, len }).collect();
-        let len = spans.iter().map(|s| s.len).sum();
-        SendBuf { memory: Memory::Many(spans), start: 0, len }
+    pub unsafe fn from_raw_vectored(
+        pieces: impl Iterator<Item = (*const u8, usize)>,
+    ) -> Result<SendBuf, NoMemory> {
+        let (spans, len) = spans(pieces)?;
+        Ok(SendBuf { memory: Memory::Many(Arc::new(spans)), start: 0, len })
     }
 
-    /// `len` zeros, which take no memory to speak of.
+    /// `len` zeros, which take no memory.
     pub fn zeros(len: usize) -> SendBuf {
-        static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
-        let piece = |at| (ZEROS.as_ptr(), ZEROS.len().min(len - at));
-        // SAFETY: the pieces are parts of a static that nobody writes to.
-        unsafe { SendBuf::from_raw_vectored((0..len).step_by(ZEROS.len()).map(piece)) }
+        SendBuf { memory: Memory::Zeros, start: 0, len }
     }
 
     pub fn len(&self) -> usize {
@@ -109,13 +130,14 @@ impl SendBuf {
     }
 
     /// The bytes, copied into memory of the library's own: ends the loan.
-    pub fn to_owned(&self) -> SendBuf {
-        let mut copy = Vec::with_capacity(self.len);
+    pub fn to_owned(&self) -> Result<SendBuf, NoMemory> {
+        let mut copy = Vec::new();
+        copy.try_reserve_exact(self.len).map_err(|_| NoMemory)?;
         self.for_each(0, |bytes| {
             copy.extend_from_slice(bytes);
             true
         });
-        copy.into()
+        Ok(copy.into())
     }
 
     /// The first bytes, and zeros where it has fewer.
@@ -139,6 +161,13 @@ impl SendBuf {
             Memory::None => &[],
             Memory::Owned(bytes) => {
                 f(&bytes[start..start + len]);
+                return;
+            }
+            Memory::Zeros => {
+                let mut left = len;
+                while left > 0 && f(&ZEROS[..left.min(ZEROS.len())]) {
+                    left -= left.min(ZEROS.len());
+                }
                 return;
             }
             Memory::One(span) => std::slice::from_ref(span),
@@ -169,7 +198,7 @@ impl SendBuf {
 impl From<Vec<u8>> for SendBuf {
     fn from(bytes: Vec<u8>) -> SendBuf {
         let len = bytes.len();
-        SendBuf { memory: Memory::Owned(bytes.into()), start: 0, len }
+        SendBuf { memory: Memory::Owned(Arc::new(bytes)), start: 0, len }
     }
 }
 
@@ -178,16 +207,17 @@ impl RecvBuf {
     /// `len` bytes at `base` must stay writable, and unused by others, until the value and all
     /// its clones and slices are gone. They need not be initialised.
     pub unsafe fn from_raw(base: *mut u8, len: usize) -> RecvBuf {
-        RecvBuf { memory: Memory::One(Span { base, len }), start: 0, len }
+        RecvBuf { memory: Memory::One(Span { base, len, start: 0 }), start: 0, len }
     }
 
     /// # Safety
     /// As [`RecvBuf::from_raw`], for each of the pieces, which must not overlap. Their lengths
     /// must not add up to more than `usize::MAX`.
-    pub unsafe fn from_raw_vectored(pieces: impl Iterator<Item = (*mut u8, usize)>) -> RecvBuf {
-        let spans: Arc<[_]> = pieces.map(|(base, len)| Span { base, len }).collect();
-        let len = spans.iter().map(|s| s.len).sum();
-        RecvBuf { memory: Memory::Many(spans), start: 0, len }
+    pub unsafe fn from_raw_vectored(
+        pieces: impl Iterator<Item = (*mut u8, usize)>,
+    ) -> Result<RecvBuf, NoMemory> {
+        let (spans, len) = spans(pieces)?;
+        Ok(RecvBuf { memory: Memory::Many(Arc::new(spans)), start: 0, len })
     }
 
     pub fn len(&self) -> usize {
@@ -208,7 +238,7 @@ impl RecvBuf {
         match &self.memory {
             Memory::One(span) => std::slice::from_ref(span),
             Memory::Many(spans) => spans,
-            Memory::None | Memory::Owned(_) => &[],
+            Memory::None | Memory::Owned(_) | Memory::Zeros => &[],
         }
     }
 
@@ -247,11 +277,20 @@ impl RecvBuf {
         f: impl FnOnce(&mut [IoSliceMut<'_>]) -> R,
     ) -> R {
         assert!(range.start <= range.end && range.end <= self.len);
-        let mut list: [IoSliceMut<'_>; MAX_IOVECS] =
+        let parts = || parts(self.spans(), self.start + range.start, range.len());
+        let mut few: [IoSliceMut<'_>; FEW_IOVECS] =
             std::array::from_fn(|_| IoSliceMut::new(&mut []));
+        let mut many = Vec::new();
+        let mut list = &mut few[..];
+        let count = parts().take(MAX_IOVECS).count() + 1;
+        // Without memory the list is shorter.
+        if count > list.len() && many.try_reserve_exact(count).is_ok() {
+            many.resize_with(count.min(MAX_IOVECS), || IoSliceMut::new(&mut []));
+            list = &mut many;
+        }
         let (mut used, mut all) = (0, true);
-        for (span, part) in parts(self.spans(), self.start + range.start, range.len()) {
-            if used == MAX_IOVECS - 1 {
+        for (span, part) in parts() {
+            if used == list.len() - 1 {
                 all = false;
                 break;
             }
@@ -273,13 +312,15 @@ impl RecvBuf {
 
 /// A gather list of bounded length.
 pub struct IoVecs<'a> {
-    list: [IoSlice<'a>; MAX_IOVECS],
+    few: [IoSlice<'a>; FEW_IOVECS],
     used: usize,
+    /// All of them, once they are more than a few.
+    many: Vec<IoSlice<'a>>,
 }
 
 impl<'a> IoVecs<'a> {
     pub fn new() -> IoVecs<'a> {
-        IoVecs { list: [IoSlice::new(&[]); MAX_IOVECS], used: 0 }
+        IoVecs { few: [IoSlice::new(&[]); FEW_IOVECS], used: 0, many: Vec::new() }
     }
 
     /// False when the list is full and `bytes` did not fit.
@@ -287,16 +328,27 @@ impl<'a> IoVecs<'a> {
         if bytes.is_empty() {
             return true;
         }
-        if self.used == MAX_IOVECS {
+        if self.used < FEW_IOVECS {
+            self.few[self.used] = IoSlice::new(bytes);
+            self.used += 1;
+            return true;
+        }
+        if self.many.is_empty() {
+            // Without memory the list is shorter.
+            if self.many.try_reserve_exact(MAX_IOVECS).is_err() {
+                return false;
+            }
+            self.many.extend_from_slice(&self.few);
+        }
+        if self.many.len() == MAX_IOVECS {
             return false;
         }
-        self.list[self.used] = IoSlice::new(bytes);
-        self.used += 1;
+        self.many.push(IoSlice::new(bytes));
         true
     }
 
     pub fn as_slices(&self) -> &[IoSlice<'a>] {
-        &self.list[..self.used]
+        if self.many.is_empty() { &self.few[..self.used] } else { &self.many }
     }
 }
 
@@ -317,10 +369,41 @@ mod tests {
         // SAFETY: the arrays outlive the buffer.
         let buf =
             unsafe { SendBuf::from_raw_vectored(pieces.iter().map(|p| (p.as_ptr(), p.len()))) };
+        let buf = buf.unwrap();
         assert_eq!(collect(&buf, 0), b"abcdefgh");
         assert_eq!(collect(&buf.slice(2..7), 0), b"cdefg");
         assert_eq!(collect(&buf.slice(2..7), 3), b"fg");
-        assert_eq!(collect(&buf.slice(1..5).to_owned().slice(1..3), 0), b"cd");
+        assert_eq!(collect(&buf.slice(1..5).to_owned().unwrap().slice(1..3), 0), b"cd");
+    }
+
+    #[test]
+    fn a_list_takes_as_many_pieces_as_kernels_do_and_goes_on_where_it_ended() {
+        let bytes: Vec<u8> = (0..3 * MAX_IOVECS).map(|n| n as u8).collect();
+        // SAFETY: the vector outlives the buffer.
+        let buf = unsafe { SendBuf::from_raw_vectored(bytes.iter().map(|b| (&raw const *b, 1))) };
+        let buf = buf.unwrap();
+        let (mut sent, mut calls) = (0, 0);
+        while sent < buf.len() {
+            let mut iov = IoVecs::new();
+            let all = buf.gather(sent, &mut iov);
+            let now: Vec<u8> = iov.as_slices().iter().flat_map(|b| b.iter().copied()).collect();
+            assert_eq!(now, &bytes[sent..][..now.len()]);
+            sent += now.len();
+            calls += 1;
+            assert_eq!(all, sent == buf.len());
+        }
+        assert_eq!(calls, 3);
+        let mut into = vec![0u8; 3 * MAX_IOVECS];
+        let pieces = into.iter_mut().map(|b| (&raw mut *b, 1));
+        // SAFETY: the vector outlives the buffer and is not used meanwhile.
+        let mut buf = unsafe { RecvBuf::from_raw_vectored(pieces) }.unwrap();
+        let all = 0..buf.len();
+        assert_eq!(buf.scatter(all, &mut [0], |iov| iov.len()), MAX_IOVECS - 1);
+        assert_eq!(buf.scatter(100..300, &mut [0], |iov| iov.len()), 201);
+        buf.write_at(MAX_IOVECS, &bytes[..MAX_IOVECS]);
+        drop(buf);
+        assert_eq!(into[MAX_IOVECS..2 * MAX_IOVECS], bytes[..MAX_IOVECS]);
+        assert!(into[2 * MAX_IOVECS..].iter().all(|b| *b == 0));
     }
 
     #[test]
@@ -335,7 +418,8 @@ mod tests {
         let (mut a, mut b) = ([1u8; 3], [1u8; 4]);
         let pieces = [(a.as_mut_ptr(), 3), (b.as_mut_ptr(), 4)];
         // SAFETY: the arrays outlive the buffer and are not used meanwhile.
-        let mut buf = unsafe { RecvBuf::from_raw_vectored(pieces.into_iter()) }.slice(1..7);
+        let mut buf =
+            unsafe { RecvBuf::from_raw_vectored(pieces.into_iter()) }.unwrap().slice(1..7);
         buf.write_at(1, b"xyz");
         buf.slice(0..5).zero_from(4);
         let mut tail = [0u8; 2];

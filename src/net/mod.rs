@@ -3,12 +3,18 @@
 //! Knows nothing of the protocol. Sockets stay in blocking mode once connected; each call says
 //! with MSG_DONTWAIT whether it may block (docs: design, decision 1).
 
-#![allow(unsafe_code)] // iobuf: the loans of C callers
+#![allow(unsafe_code)] // iobuf: the loans of C callers; descriptors: copies that nobody owns
 
+mod descriptors;
 mod iobuf;
+mod memory;
 mod socket;
 
-pub use iobuf::{IoVecs, RecvBuf, SendBuf};
-pub use socket::{Endpoint, EventSet, Interest, Socket, WakeFd, interest, is_retry, poll_sockets};
+pub use descriptors::{Descriptors, Held, hold};
+pub use iobuf::{IoVecs, NoMemory, RecvBuf, SendBuf};
+pub use memory::{Access, is_suspect, is_there};
+pub use socket::{
+    Endpoint, EventSet, Interest, Socket, WakeFd, interest, is_fault, is_retry, poll_sockets,
+};
 #[cfg(test)]
 pub use socket::{poll_fds, wait_readable};

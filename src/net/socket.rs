@@ -20,7 +20,7 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
 
-use super::{IoVecs, RecvBuf};
+use super::{IoVecs, RecvBuf, descriptors, memory};
 
 /// Where a gateway listens.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -125,6 +125,12 @@ impl Socket {
     }
 }
 
+impl Drop for Socket {
+    fn drop(&mut self) {
+        descriptors::forget(self.as_fd());
+    }
+}
+
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -145,6 +151,12 @@ impl WakeFd {
 
     pub fn clear(&self) {
         let _ = read(&self.0, &mut [0; 8]);
+    }
+}
+
+impl Drop for WakeFd {
+    fn drop(&mut self) {
+        descriptors::forget(self.as_fd());
     }
 }
 
@@ -209,6 +221,17 @@ impl EventSet {
     /// Waits until the set is readable, for `timeout` at most; None waits for ever. Whether it is.
     pub fn wait(&self, timeout: Option<Duration>) -> io::Result<bool> {
         wait_readable(self.epoll.as_fd(), timeout)
+    }
+
+    pub(super) fn timer(&self) -> BorrowedFd<'_> {
+        self.timer.as_fd()
+    }
+}
+
+impl Drop for EventSet {
+    fn drop(&mut self) {
+        descriptors::forget(self.as_fd());
+        descriptors::forget(self.timer());
     }
 }
 
@@ -277,6 +300,15 @@ pub fn poll_fds(fds: &mut [PollFd<'_>], timeout: Duration) -> io::Result<()> {
 /// TimedOut is a connection that the kernel has given up.
 pub fn is_retry(e: &io::Error) -> bool {
     matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+/// Whether an I/O error is about the caller's memory, and not about the connection.
+pub fn is_fault(e: &io::Error) -> bool {
+    let is_fault = e.raw_os_error() == Some(libc::EFAULT);
+    if is_fault {
+        memory::suspect();
+    }
+    is_fault
 }
 
 /// What a poll should report for a socket.

@@ -14,7 +14,7 @@ use sheepdog_proto::header::{HEADER_LEN, Request, Response};
 use sheepdog_proto::zerocopy::{FromBytes, FromZeros, IntoBytes};
 use slab::Slab;
 
-use crate::net::{IoVecs, RecvBuf, SendBuf};
+use crate::net::{IoVecs, NoMemory, RecvBuf, SendBuf};
 
 /// Where a reply's payload goes.
 #[derive(Clone)]
@@ -58,6 +58,17 @@ pub struct Lost {
     pub corrupt: Option<Corrupt>,
 }
 
+/// Why there is no reply.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Failure {
+    Lost(Lost),
+    /// The caller's memory is not there to be sent from, or received into. No server carries the
+    /// request out, unless it is one that only reads.
+    Fault,
+    /// No memory for the reply.
+    NoMemory,
+}
+
 /// Why a stream is not one of ours, or no longer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Corrupt(pub &'static str);
@@ -66,7 +77,7 @@ enum State {
     Waiting(Option<Waker>),
     /// The caller is gone; only that there was a reply is still told.
     Abandoned,
-    Done(Result<Reply, Lost>),
+    Done(Result<Reply, Failure>),
 }
 
 struct Slot {
@@ -100,6 +111,8 @@ struct Body {
     bytes: Vec<u8>,
     filled: usize,
     len: usize,
+    /// Why it is received into nothing, where somebody waits for it.
+    failure: Option<Failure>,
 }
 
 /// Slots that ids can tell apart; the rest of an id is a generation.
@@ -124,6 +137,7 @@ pub struct Wire {
     late: Vec<(Id, Response)>,
     /// The cluster's epoch in the last reply (8).
     epoch: u32,
+    cut: Option<&'static str>,
 }
 
 impl Wire {
@@ -141,6 +155,7 @@ impl Wire {
             woken: Vec::new(),
             late: Vec::new(),
             epoch: 0,
+            cut: None,
         }
     }
 
@@ -188,9 +203,10 @@ impl Wire {
     }
 
     /// The reply to `id`, once. Until it is there, `waker` will be told.
-    pub fn poll_reply(&mut self, id: Id, waker: &Waker) -> Poll<Result<Reply, Lost>> {
+    pub fn poll_reply(&mut self, id: Id, waker: &Waker) -> Poll<Result<Reply, Failure>> {
+        const LOST: Failure = Failure::Lost(Lost { sent: true, corrupt: None });
         let Some(key) = self.key_of(id) else {
-            return Poll::Ready(Err(Lost { sent: true, corrupt: None }));
+            return Poll::Ready(Err(LOST));
         };
         if let State::Waiting(registered) = &mut self.slots[key].state {
             match registered {
@@ -202,9 +218,7 @@ impl Wire {
         match self.slots.remove(key).state {
             State::Done(result) => Poll::Ready(result),
             // Only a caller that abandoned its own request could ask for it again.
-            State::Waiting(_) | State::Abandoned => {
-                Poll::Ready(Err(Lost { sent: true, corrupt: None }))
-            }
+            State::Waiting(_) | State::Abandoned => Poll::Ready(Err(LOST)),
         }
     }
 
@@ -225,7 +239,7 @@ impl Wire {
         let slot = &mut self.slots[key];
         if let State::Done(result) = &slot.state {
             // A loss that its caller never heard of leaves as much open as one that it did.
-            let open = matches!(result, Err(Lost { sent: true, .. }));
+            let open = matches!(result, Err(Failure::Lost(Lost { sent: true, .. })));
             self.slots.remove(key);
             return open;
         }
@@ -239,10 +253,56 @@ impl Wire {
         }
         slot.dest = Dest::None;
         slot.state = State::Abandoned;
-        if let Some(out) = self.outgoing.front_mut().filter(|out| out.id == id.0) {
-            out.payload = out.payload.to_owned();
-        }
+        self.end_loan_of(id.0);
         true
+    }
+
+    /// What is left to send of a request goes out from memory that its caller does not get back.
+    fn end_loan_of(&mut self, id: u32) {
+        let Some(out) = self.outgoing.front_mut().filter(|out| out.id == id) else { return };
+        match out.payload.to_owned() {
+            Ok(payload) => out.payload = payload,
+            Err(NoMemory) => self.cut("no memory for what was half sent"),
+        }
+    }
+
+    /// Sends nothing more: the stream has to end with a request that is not complete, and that no
+    /// server carries out.
+    fn cut(&mut self, why: &'static str) {
+        self.outgoing.clear();
+        self.sent = 0;
+        self.queued_bytes = 0;
+        self.cut = Some(why);
+    }
+
+    /// Why the stream has to end, where it does.
+    pub fn is_cut(&self) -> Option<&'static str> {
+        self.cut
+    }
+
+    /// The first request cannot be sent, since its memory is not there. It ends as that, and the
+    /// others go on where nothing of it has been sent.
+    pub fn fault(&mut self) {
+        let Some(front) = self.outgoing.front() else { return };
+        let (id, len) = (Id(front.id), front.len());
+        if self.sent == 0 {
+            self.queued_bytes -= len;
+            self.outgoing.pop_front();
+        } else {
+            // Whatever followed the header would be written.
+            self.cut("memory of the program's that was half sent is gone");
+        }
+        if let Some(key) = self.key_of(id) {
+            self.finish(key, Err(Failure::Fault));
+        }
+    }
+
+    /// The payload that is being received cannot be put where it belongs. The rest of it is
+    /// received into nothing.
+    pub fn fault_body(&mut self) {
+        let Some(body) = &mut self.body else { return };
+        body.failure = Some(Failure::Fault);
+        self.slots[body.key].dest = Dest::None;
     }
 
     fn key_of(&self, id: Id) -> Option<usize> {
@@ -264,10 +324,10 @@ impl Wire {
         (self.outgoing.len(), self.queued_bytes - self.sent)
     }
 
-    /// What is to be sent next, as much as fits a gather list.
-    pub fn gather<'a>(&'a self, out: &mut IoVecs<'a>) {
+    /// What is to be sent next, as much as fits a gather list: of up to `most` requests.
+    pub fn gather<'a>(&'a self, most: usize, out: &mut IoVecs<'a>) {
         let mut skip = self.sent;
-        for request in &self.outgoing {
+        for request in self.outgoing.iter().take(most) {
             let header = request.header.as_bytes();
             let fits = out.push(&header[skip.min(HEADER_LEN)..])
                 && request.payload.gather(skip.saturating_sub(HEADER_LEN), out);
@@ -335,20 +395,20 @@ impl Wire {
         if len > slot.room {
             return Err(Corrupt("reply is longer than the room for it"));
         }
-        if let Some(out) = self.outgoing.front_mut().filter(|out| out.id == slot.id) {
-            // The rest of its payload must still go out, but not from memory that the caller
-            // gets back with the reply.
-            out.payload = out.payload.to_owned();
-        }
         // The payload of a failed request is drained and never used: it can be junk (0.3).
         if !header.result().is_success() {
             slot.dest = Dest::None;
         }
-        let bytes = match slot.dest {
-            Dest::Bytes(_) => Vec::with_capacity(len),
-            Dest::None | Dest::User(_) => Vec::new(),
-        };
-        self.body = Some(Body { key, header, bytes, filled: 0, len });
+        let (mut bytes, mut failure) = (Vec::new(), None);
+        if let Dest::Bytes(_) = slot.dest
+            && bytes.try_reserve_exact(len).is_err()
+        {
+            slot.dest = Dest::None;
+            failure = Some(Failure::NoMemory);
+        }
+        let id = slot.id;
+        self.body = Some(Body { key, header, bytes, filled: 0, len, failure });
+        self.end_loan_of(id);
         if len == 0 {
             self.finish_body();
         }
@@ -388,11 +448,11 @@ impl Wire {
     }
 
     fn finish_body(&mut self) {
-        let Some(Body { key, header, bytes, .. }) = self.body.take() else { return };
-        self.finish(key, Ok(Reply { header, bytes }));
+        let Some(Body { key, header, bytes, failure, .. }) = self.body.take() else { return };
+        self.finish(key, failure.map_or(Ok(Reply { header, bytes }), Err));
     }
 
-    fn finish(&mut self, key: usize, result: Result<Reply, Lost>) {
+    fn finish(&mut self, key: usize, result: Result<Reply, Failure>) {
         let slot = &mut self.slots[key];
         // The loan ends here: before anybody can be told.
         slot.dest = Dest::None;
@@ -420,7 +480,7 @@ impl Wire {
         let keys: Vec<usize> = self.slots.iter().map(|(key, _)| key).collect();
         for key in keys {
             let sent = self.slots[key].sent;
-            self.finish(key, Err(Lost { sent, corrupt }));
+            self.finish(key, Err(Failure::Lost(Lost { sent, corrupt })));
         }
     }
 

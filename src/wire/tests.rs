@@ -46,12 +46,12 @@ impl Memory {
         let pieces = self.pieces(piece).map(|(base, len)| (base.cast_const(), len));
         // SAFETY: the memory outlives the wire; that it is written to once the wire has given it
         // back is what the tests are about.
-        unsafe { SendBuf::from_raw_vectored(pieces) }
+        unsafe { SendBuf::from_raw_vectored(pieces) }.unwrap()
     }
 
     fn lend_to_receive(&self, piece: usize) -> RecvBuf {
         // SAFETY: as above; cells may be written to through shared pointers.
-        unsafe { RecvBuf::from_raw_vectored(self.pieces(piece)) }
+        unsafe { RecvBuf::from_raw_vectored(self.pieces(piece)) }.unwrap()
     }
 }
 
@@ -354,7 +354,7 @@ impl Model {
                 }
             }
             (Err(lost), _, Some(corrupt)) if !answered => {
-                assert_eq!(lost, Lost { sent: asked.sent > 0, corrupt });
+                assert_eq!(lost, Failure::Lost(Lost { sent: asked.sent > 0, corrupt }));
             }
             (result, ..) => panic!("{result:?}, where answered is {answered}"),
         }
@@ -520,11 +520,11 @@ fn write_request() -> Request {
 
 fn outgoing(wire: &Wire) -> Vec<u8> {
     let mut iov = IoVecs::new();
-    wire.gather(&mut iov);
+    wire.gather(usize::MAX, &mut iov);
     iov.as_slices().iter().flat_map(|bytes| bytes.iter().copied()).collect()
 }
 
-fn poll(wire: &mut Wire, id: Id) -> Poll<Result<Reply, Lost>> {
+fn poll(wire: &mut Wire, id: Id) -> Poll<Result<Reply, Failure>> {
     wire.poll_reply(id, Waker::noop())
 }
 
@@ -598,6 +598,55 @@ fn an_unsent_request_that_is_given_up_never_reaches_the_peer() {
     assert_eq!(rest.len(), HEADER_LEN - 10 + HEADER_LEN);
     assert_eq!(rest[HEADER_LEN - 10 + 8..][..4], third.0.to_le_bytes());
     assert!(poll(&mut wire, first).is_pending());
+}
+
+#[test]
+fn a_request_whose_memory_is_gone_ends_alone_where_nothing_of_it_was_sent() {
+    let (mut wire, first) = wire_with(write_request(), b"gone".to_vec().into(), Dest::None);
+    let second = wire.submit(write_request(), b"here".to_vec().into(), Dest::None).unwrap();
+    wire.fault();
+    assert!(matches!(poll(&mut wire, first), Poll::Ready(Err(Failure::Fault))));
+    assert_eq!((wire.is_cut(), wire.queued()), (None, (1, HEADER_LEN + 4)));
+    let rest = outgoing(&wire);
+    assert_eq!((&rest[8..12], &rest[HEADER_LEN..]), (&second.0.to_le_bytes()[..], &b"here"[..]));
+    wire.sent(rest.len());
+    assert_eq!(wire.awaiting(), 1);
+}
+
+#[test]
+fn a_request_whose_memory_is_gone_halfway_is_the_last_of_its_stream() {
+    let (mut wire, first) = wire_with(read_request(), SendBuf::EMPTY, Dest::None);
+    let second = wire.submit(write_request(), b"gone".to_vec().into(), Dest::None).unwrap();
+    let third = wire.submit(read_request(), SendBuf::EMPTY, Dest::None).unwrap();
+    wire.sent(HEADER_LEN + HEADER_LEN + 2);
+    wire.fault();
+    assert!(wire.is_cut().is_some() && !wire.has_outgoing(), "no server gets a whole request");
+    wire.lose(None);
+    let lost = |sent| Failure::Lost(Lost { sent, corrupt: None });
+    for (id, failure) in [(first, lost(true)), (second, Failure::Fault), (third, lost(false))] {
+        match poll(&mut wire, id) {
+            Poll::Ready(Err(got)) => assert_eq!(got, failure),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_reply_that_its_memory_does_not_take_is_received_into_nothing() {
+    let memory = Memory::new(std::iter::repeat_n(UNTOUCHED, 4));
+    let dest = Dest::User(memory.lend_to_receive(4));
+    let (mut wire, id) = wire_with(read_request(), SendBuf::EMPTY, dest);
+    let next = wire.submit(read_request(), SendBuf::EMPTY, Dest::None).unwrap();
+    wire.sent(2 * HEADER_LEN);
+    wire.feed(reply(id.0, op::READ_OBJ, SdResult::SUCCESS, 4).as_bytes()).unwrap();
+    assert!(wire.direct().is_some());
+    wire.fault_body();
+    assert!(wire.direct().is_none());
+    wire.feed(b"rest").unwrap();
+    assert!(matches!(poll(&mut wire, id), Poll::Ready(Err(Failure::Fault))));
+    wire.feed(reply(next.0, op::READ_OBJ, SdResult::SUCCESS, 0).as_bytes()).unwrap();
+    assert!(matches!(poll(&mut wire, next), Poll::Ready(Ok(_))), "the stream goes on");
+    assert_eq!(memory.bytes(), [UNTOUCHED; 4]);
 }
 
 #[test]

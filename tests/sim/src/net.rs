@@ -7,7 +7,7 @@
 #[path = "../../../src/net/iobuf.rs"]
 mod iobuf;
 
-pub use iobuf::{IoVecs, RecvBuf, SendBuf};
+pub use iobuf::{IoVecs, NoMemory, RecvBuf, SendBuf};
 
 use std::fmt;
 use std::io::{self, ErrorKind, IoSliceMut};
@@ -186,6 +186,23 @@ impl Drop for EventSet {
     }
 }
 
+/// There is no fork here that would need them.
+pub struct Descriptors;
+
+impl Descriptors {
+    pub fn new() -> Descriptors {
+        Descriptors
+    }
+
+    pub fn keep_socket(&self, _: &Socket) {}
+
+    pub fn keep_wake(&self, _: &WakeFd) {}
+
+    pub fn keep_set(&self, _: &EventSet) {}
+
+    pub fn close_copies(&self, _watched: bool) {}
+}
+
 /// Whether the client whose descriptor that is has work for a dispatch.
 pub fn is_ready(fd: RawFd) -> bool {
     World::current().is_ready(fd)
@@ -251,6 +268,11 @@ pub fn poll_sockets<'a>(
 /// Whether an I/O error only means "nothing now".
 pub fn is_retry(e: &io::Error) -> bool {
     matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+/// All memory is there.
+pub fn is_fault(_: &io::Error) -> bool {
+    false
 }
 
 /// What a poll should report for a socket.
