@@ -9,7 +9,7 @@ mandir     ?= $(PREFIX)/share/man
 CARGO            ?= cargo
 JOBS             ?= $(shell nproc)
 # Tests that run at the same time.
-SIDE_BY_SIDE     ?= $(shell expr 3 '*' $(JOBS))
+SIDE_BY_SIDE     ?= $(shell expr 2 '*' $(JOBS))
 # For another machine than this one: CARGO_BUILD_TARGET, and these and CC.
 OBJCOPY          ?= objcopy
 READELF          ?= readelf
@@ -136,7 +136,7 @@ test-model: build
 # line that shows it again (target/sim/sim replay 'LINE' --trace). Through cargo run, as cargo alone
 # knows where it puts programs.
 sim          = $(CARGO) run --profile sim --package sim-tests --bin sim --
-SIM_SECONDS ?= 15
+SIM_SECONDS ?= 30
 SIM_FROM    ?= 1
 sim:
 	$(sim) run --jobs $(JOBS) --seconds $(SIM_SECONDS) --from $(SIM_FROM)

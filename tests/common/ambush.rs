@@ -24,8 +24,8 @@ pub const STUCK: Duration = Duration::from_secs(60);
 
 /// Milliseconds, for sd_set_timeout(): what an operation has that is to be given up once it is
 /// stuck, what one has that may be, and what one has that must not be.
-pub const SHORT: u32 = 700;
-pub const SOME: u32 = 2000;
+pub const SHORT: u32 = 1500;
+pub const SOME: u32 = 3000;
 pub const LONG: u32 = 30_000;
 
 pub type Which = fn(&Request) -> bool;

@@ -404,6 +404,7 @@ struct CreateOpts {
     ec_parity: u8,
     prealloc: bool,
     hypervolume: bool,
+    reserved: [u8; 3],
 }
 
 #[repr(C)]
