@@ -44,7 +44,8 @@ impl Cluster {
         for key in keys {
             core.watch(key);
         }
-        core.arm_timer(Instant::now());
+        let next = core.next_at();
+        core.set_timer(next, Instant::now());
         drop(core);
         self.tasks.agenda.tell(descriptor);
         Ok(set)
@@ -137,30 +138,31 @@ impl Core {
         }
     }
 
-    /// Makes the event loop wake up for the first timer.
-    pub(super) fn arm_timer(&mut self, now: Instant) {
-        let next = self.next_at();
+    /// Makes the event loop wake up for what is due at `at`, and for what is due earlier.
+    pub(super) fn arm_timer(&mut self, at: Instant, now: Instant) {
         let Some(events) = &mut self.events else { return };
         // A timer that fires too early costs a wake-up; one for each request, a system call each.
-        let in_time = match (events.armed, next) {
-            (Some(armed), Some(next)) => armed > now && armed <= next,
-            (_, None) => true,
-            (None, Some(_)) => false,
+        let next = match events.armed {
+            Some(armed) if armed > now && armed <= at => return,
+            Some(armed) if armed > now => Some(at),
+            _ => self.next_at(),
         };
-        if !in_time {
-            events.armed = next;
-            events.set.set_timer(next.map(|at| at.saturating_duration_since(now)));
-        }
+        self.set_timer(next, now);
+    }
+
+    fn set_timer(&mut self, next: Option<Instant>, now: Instant) {
+        let Some(events) = &mut self.events else { return };
+        events.armed = next;
+        events.set.set_timer(next.map(|at| at.saturating_duration_since(now)));
     }
 
     /// After the event loop's timer may have fired: it is no longer armed for the past.
     pub(super) fn timer_fired(&mut self, now: Instant) {
         let Some(events) = &mut self.events else { return };
         if events.armed.is_some_and(|armed| armed <= now) {
-            events.armed = None;
-            events.set.set_timer(None);
+            let next = self.next_at();
+            self.set_timer(next, now);
         }
-        self.arm_timer(now);
     }
 }
 

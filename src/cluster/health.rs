@@ -66,8 +66,17 @@ impl Core {
         links.chain(self.timers.next_at()).min()
     }
 
-    /// Does what is due by now.
-    pub(super) fn look_at_the_time(&mut self, now: Instant, woken: &mut Vec<Waker>) {
+    /// Does what is due by now. When something is due next.
+    pub(super) fn look_at_the_time(
+        &mut self,
+        now: Instant,
+        woken: &mut Vec<Waker>,
+    ) -> Option<Instant> {
+        let next = self.next_at();
+        if next.is_none_or(|at| at > now) {
+            self.timer_fired(now);
+            return next;
+        }
         self.timers.take_due(now, woken);
         let due = self.links.iter().filter(|(_, link)| link.due().is_some_and(|at| at <= now));
         let due: Vec<usize> = due.map(|(key, _)| key).collect();
@@ -75,6 +84,7 @@ impl Core {
             self.look_at(key, now, woken);
         }
         self.timer_fired(now);
+        self.next_at()
     }
 
     fn look_at(&mut self, key: usize, now: Instant, woken: &mut Vec<Waker>) {

@@ -543,8 +543,13 @@ impl Core {
             link.stuck = stuck;
             self.watch(key);
         }
-        if owes && !owed && self.events.is_some() {
-            self.arm_timer(Instant::now());
+        let link = &self.links[key];
+        if owes
+            && !owed
+            && self.events.is_some()
+            && let Some(due) = link.due()
+        {
+            self.arm_timer(due, Instant::now());
         }
     }
 
@@ -668,7 +673,7 @@ impl Timer<'_> {
         if core.polling.is_some_and(|until| self.at < until) {
             self.cluster.wake.set();
         }
-        core.arm_timer(now);
+        core.arm_timer(self.at, now);
     }
 }
 

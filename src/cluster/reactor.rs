@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::{Cluster, Core, End, LinkId, LinkState, pending};
+use super::{Cluster, Core, End, Link, LinkId, LinkState, pending};
 use crate::clock::Instant;
 use crate::exec::{Lead, Parker, Reactor, Tasks, lock};
 use crate::net::{Interest, Socket, interest, is_fault, is_retry, poll_sockets};
@@ -85,12 +85,14 @@ impl Cluster {
     fn plan(&self, inbox: &mut Inbox, alone: bool) -> Plan {
         let mut core = lock(&self.core);
         let now = Instant::now();
-        core.look_at_the_time(now, &mut inbox.woken);
-        self.flush_all(&mut core, &mut inbox.woken);
+        let mut next = core.look_at_the_time(now, &mut inbox.woken);
+        if self.flush_all(&mut core, &mut inbox.woken) {
+            next = core.next_at();
+        }
         if !inbox.woken.is_empty() {
             return Plan::None;
         }
-        let until = core.next_at().map_or(now + POLL_LIMIT, |at| at.min(now + POLL_LIMIT));
+        let until = next.map_or(now + POLL_LIMIT, |at| at.min(now + POLL_LIMIT));
         let mut links = core.links.iter().filter(|(_, l)| !matches!(l.state, LinkState::Down(..)));
         if alone
             && until >= now + TICK
@@ -189,16 +191,23 @@ impl Cluster {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    /// Sends what the peers take now.
-    fn flush_all(&self, core: &mut Core, woken: &mut Vec<Waker>) {
+    /// Sends what the peers take now. Whether anything happened to any link.
+    fn flush_all(&self, core: &mut Core, woken: &mut Vec<Waker>) -> bool {
         if std::mem::take(&mut core.unsent) {
             self.tasks.agenda.set_unsent(false);
         }
-        let keys: Vec<usize> = core.links.iter().map(|(key, _)| key).collect();
-        for key in keys {
-            core.flush(key);
-            core.collect(key, woken);
+        // Mostly there is one, which has nothing to say.
+        let current = core.current.map(|current| current.key);
+        let is_quiet = |key, link: &Link| {
+            Some(key) == current && !link.wire.has_outgoing() && !link.wire.has_news()
+        };
+        let busy = core.links.iter().filter(|(key, link)| !is_quiet(*key, link));
+        let busy: Vec<usize> = busy.map(|(key, _)| key).collect();
+        for key in &busy {
+            core.flush(*key);
+            core.collect(*key, woken);
         }
+        !busy.is_empty()
     }
 
     /// Has the event loop call dispatch.

@@ -493,6 +493,11 @@ impl Wire {
         }
     }
 
+    /// Whether there is something to take: of [`Wire::take_late`] or [`Wire::take_woken`].
+    pub fn has_news(&self) -> bool {
+        !self.late.is_empty() || !self.woken.is_empty()
+    }
+
     /// Takes the abandoned requests that have been answered since.
     pub fn take_late(&mut self) -> Vec<(Id, Response)> {
         std::mem::take(&mut self.late)
