@@ -255,9 +255,14 @@ const MAGIC: u64 = 0x5ec7_0000_0000_0000;
 
 /// What `id` writes to `len` sectors at `at`.
 pub fn contents(id: OpId, at: u64, len: u64) -> Vec<u8> {
-    let words = (at..at + len)
-        .flat_map(|sector| (0..32).flat_map(move |_| [MAGIC | u64::from(id), sector]));
-    words.flat_map(u64::to_le_bytes).collect()
+    let mut bytes = Vec::with_capacity((len * SECTOR) as usize);
+    for sector in at..at + len {
+        let words = u128::from(sector) << 64 | u128::from(MAGIC | u64::from(id));
+        for _ in 0..SECTOR / 16 {
+            bytes.extend_from_slice(&words.to_le_bytes());
+        }
+    }
+    bytes
 }
 
 /// What the sector `at` holds.

@@ -331,11 +331,22 @@ impl Cluster {
         self.objects.borrow().iter().map(|(oid, bytes)| (oid.0, bytes.clone())).collect()
     }
 
-    pub fn inode(&self, vid: u32) -> Option<InodeView> {
+    pub fn has_object(&self, oid: Oid) -> bool {
+        self.objects.borrow().contains_key(&oid)
+    }
+
+    /// The first part of an inode.
+    pub fn stored_header(&self, vid: u32) -> Option<InodeHeader> {
         let objects = self.objects.borrow();
         let bytes = objects.get(&Vid::new(vid)?.inode())?;
         let head = bytes.read(0, size_of::<InodeHeader>() as u64);
-        let header = InodeHeader::read_from_bytes(&head).expect("as many bytes");
+        Some(InodeHeader::read_from_bytes(&head).expect("as many bytes"))
+    }
+
+    pub fn inode(&self, vid: u32) -> Option<InodeView> {
+        let header = self.stored_header(vid)?;
+        let objects = self.objects.borrow();
+        let bytes = objects.get(&Vid::new(vid)?.inode())?;
         let (map, end) = (u64::from(MAP_OFFSET), u64::from(MAP_END));
         let entry = |(at, vid)| (((at - map) / 4) as u32, vid);
         let mut gref = BTreeMap::new();
