@@ -1,9 +1,11 @@
 //! sim run --seconds N [--jobs J] [--from SEED] [--count N] [--shape NAME,...] [--all] [--kind KIND]
+//!         [--as-it-is]
 //! sim replay 'LINE' [--trace]
 //! sim show --shape NAME --from SEED
 //!
 //! Plays schedules until time is up or one shows a violation: then the shortest that does, as the
-//! one line that `replay` takes, and what happened in it. With --all it goes on, and counts.
+//! one line that `replay` takes, and what happened in it. With --all it goes on, and counts; with
+//! --as-it-is nothing is shortened.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -36,7 +38,20 @@ impl Args {
     }
 }
 
+/// Memory that a schedule has used is for the next one: asking the kernel for it each time is a
+/// tenth of all.
+#[allow(unsafe_code)]
+fn keep_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: these are two numbers of the allocator's.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 30);
+    }
+}
+
 fn main() -> ExitCode {
+    keep_memory();
     // A panic of the library is a violation, and told as one.
     keep_panics();
     let args = Args { words: std::env::args().skip(1).collect() };
@@ -158,7 +173,7 @@ fn run(args: &Args) -> ExitCode {
         };
         let kind = violations.iter().find(named).map(|violation| violation.kind);
         println!("shape {shape}, seed {seed}:\n{schedule}");
-        if let Some(kind) = kind {
+        if let Some(kind) = kind.filter(|_| !args.has("--as-it-is")) {
             let short = shrink(&schedule, |schedule| shows(schedule, kind));
             let report = play(&short, true);
             report.trace.iter().for_each(|line| println!("  {line}"));
