@@ -103,6 +103,8 @@ pub struct Rest {
     pub missing: Vec<String>,
     /// What is left when everything was deleted.
     pub left: Vec<String>,
+    /// Objects among that which the VDI that they were made for does not name.
+    pub unnamed: Vec<String>,
     /// Locks that are held after every client was closed.
     pub locks: Vec<u32>,
 }
@@ -185,6 +187,18 @@ const PROMPT: Duration = Duration::from_secs(6);
 /// From here on an operation in a healthy world is slow.
 const SLOW: Duration = Duration::from_millis(2500);
 
+/// From here on a close of a client that is alone is: it waits for nothing.
+const SLOW_CLOSE: Duration = Duration::from_secs(1);
+/// After so long it is no NEW_VDI any more that a creation which gives up is at.
+const CREATED: Duration = Duration::from_secs(1);
+
+/// Whether any operation had a time limit that it met, or was dropped.
+pub fn gave_up(records: &[Record]) -> bool {
+    records.iter().any(|record| {
+        matches!(&record.outcome, Outcome::Failed(code::TIMEDOUT | code::CANCELED, _))
+    })
+}
+
 /// All that is wrong with a history.
 pub fn check(records: &[Record], rest: &Rest, frame: Frame) -> Vec<Violation> {
     let mut judge = Judge::new(records, frame);
@@ -193,6 +207,7 @@ pub fn check(records: &[Record], rest: &Rest, frame: Frame) -> Vec<Violation> {
     judge.torn();
     judge.tags(rest);
     judge.names(rest);
+    judge.halves(rest);
     judge.follows();
     judge.exclusive();
     judge.results();
@@ -807,7 +822,7 @@ impl<'a> Judge<'a> {
             match (record.action, &record.outcome) {
                 (Action::List, Outcome::Done(Seen::Names(names))) => {
                     for name in self.all_names() {
-                        if !self.moves_beside(record, name) {
+                        if !self.moves_beside(record, name) && !self.may_move(name, record) {
                             self.name(&text(record), name, names.contains(&name), look);
                         }
                     }
@@ -863,6 +878,18 @@ impl<'a> Judge<'a> {
         })
     }
 
+    /// Whether the name may go on as another VDI by what was given up: a list waits for nothing.
+    fn may_move(&self, name: Number, record: &Record) -> bool {
+        self.records.iter().any(|other| {
+            let moves = match other.action {
+                Action::Snapshot { name: n, .. } => n == name,
+                Action::Rollback { .. } => other.working() == Some(name),
+                _ => false,
+            };
+            moves && !other.is_definite() && other.begin < record.begin
+        })
+    }
+
     /// It is not there, and nothing that was told makes it be.
     fn never_made(&self, name: Number, here: bool, look: Look) -> bool {
         !here
@@ -883,6 +910,55 @@ impl<'a> Judge<'a> {
             let what = if here { "is there" } else { "is not there" };
             let letter = (b'a' + name) as char;
             self.fail(Kind::Name, format!("{seen_by}: {letter} {what}"));
+        }
+    }
+
+    /// Of a creation that gave up while it preallocated nothing stays.
+    fn halves(&mut self, rest: &Rest) {
+        for record in self.records {
+            let Action::Create { name, prealloc: true, .. } = record.action else { continue };
+            let gave_up = matches!(record.outcome, Outcome::Failed(code::TIMEDOUT, _));
+            let is_here = rest.inodes.iter().any(|i| i.name == name && !i.is_snapshot && !i.hidden);
+            let only = !self.is_made_by_another(record, name);
+            if gave_up && record.took() > CREATED && is_here && only && !self.frame.kills {
+                self.fail(Kind::Name, format!("{}: half of it stays", text(record)));
+            }
+        }
+    }
+
+    /// Whether another operation may have made a VDI of the name before this one ended.
+    fn is_made_by_another(&self, record: &Record, name: Number) -> bool {
+        self.records.iter().any(|other| {
+            let makes = matches!(
+                other.action,
+                Action::Create { .. } | Action::Clone { .. } | Action::Rollback { .. }
+            );
+            makes
+                && other.id != record.id
+                && other.working() == Some(name)
+                && other.outcome != Outcome::Skipped
+                && other.begin < record.end_or_never()
+        })
+    }
+
+    /// Whether there was nothing that a name, or a tag, can have been in use by.
+    fn is_free(&self, record: &Record) -> bool {
+        match record.action {
+            Action::Create { name, .. } | Action::Clone { name, .. } => {
+                !self.is_made_by_another(record, name)
+            }
+            Action::Snapshot { name, tag } => {
+                self.frame.clients == 1
+                    && !self.records.iter().any(|other| {
+                        matches!(
+                            other.action,
+                            Action::Snapshot { name: n, tag: t } if (n, t) == (name, tag)
+                        ) && other.id != record.id
+                            && other.outcome != Outcome::Skipped
+                            && other.begin < record.end_or_never()
+                    })
+            }
+            _ => false,
         }
     }
 
@@ -951,15 +1027,30 @@ impl<'a> Judge<'a> {
         }
         for name in self.all_names() {
             let of_name = || self.records.iter().filter(move |r| r.working() == Some(name));
-            let moves = |record: &Record| {
-                matches!(
-                    record.action,
-                    Action::Snapshot { .. } | Action::Rollback { .. } | Action::Delete { .. }
-                ) && record.outcome != Outcome::Skipped
+            let deletes = |record: &Record| {
+                matches!(record.action, Action::Delete { .. }) && record.outcome != Outcome::Skipped
             };
-            if of_name().any(moves) {
+            if of_name().any(deletes) {
                 continue;
             }
+            // The lock goes along with the holder's own snapshots; while they are taken, and with
+            // those of others, it is nobody's for a moment.
+            let moves = |first: &Record, second: &Record| {
+                self.records.iter().any(|record| {
+                    let moves = match record.action {
+                        Action::Snapshot { name: n, .. } => n == name,
+                        Action::Rollback { .. } => record.working() == Some(name),
+                        _ => false,
+                    };
+                    let went_along = record.is_done()
+                        && record.client == first.client
+                        && record.end_or_never() < second.begin;
+                    moves
+                        && record.outcome != Outcome::Skipped
+                        && record.begin < second.end_or_never()
+                        && !went_along
+                })
+            };
             let opens = || {
                 of_name()
                     .filter(|r| matches!(r.action, Action::Open { .. }) && r.alone && r.is_done())
@@ -980,6 +1071,7 @@ impl<'a> Judge<'a> {
                         && second.begin > first.end_or_never()
                         && second.end_or_never() < held_until
                         && second.phase == Phase::Schedule
+                        && !moves(first, second)
                     {
                         let what = format!("{} while {} has it", text(second), text(first));
                         self.violations.push(Violation { kind: Kind::Lock, what });
@@ -1013,8 +1105,9 @@ impl<'a> Judge<'a> {
                 };
                 self.fail(kind, format!("{}: {error}", text(record)));
             }
+            let alone = self.frame.clients == 1 && matches!(record.action, Action::Close { .. });
             if record.phase > Phase::Schedule
-                && record.took() > SLOW
+                && record.took() > if alone { SLOW_CLOSE } else { SLOW }
                 && !self.frame.kills
                 && !self.frame.slow_servers
                 && failed.is_none()
@@ -1037,6 +1130,7 @@ impl<'a> Judge<'a> {
                     }
                 };
                 broken && !self.frame.faults && self.frame.clients == 1 && !self.gave_up()
+                    || code == SdResult::VDI_EXIST.0 as i32 && self.is_free(record)
             }
             // Its handles may be of what is no more, and the lock another's.
             Phase::After if locked => {
@@ -1053,9 +1147,7 @@ impl<'a> Judge<'a> {
 
     /// Whether any operation had a time limit that it met, or was dropped.
     fn gave_up(&self) -> bool {
-        self.records.iter().any(|record| {
-            matches!(&record.outcome, Outcome::Failed(code::TIMEDOUT | code::CANCELED, _))
-        })
+        gave_up(self.records)
     }
 
     /// Whether a name has been more than one VDI.
@@ -1138,6 +1230,8 @@ impl<'a> Judge<'a> {
     ///
     /// The same where a discard, or a resize, reaches a snapshot within one round trip (7.2).
     ///
+    /// Nor that of several resizes beside a snapshot one counts that was not the last.
+    ///
     /// Nor that a lock stays whose answer was lost (5.15).
     ///
     /// Nor that a node which dies while an object is removed has the removal done once more, when
@@ -1148,6 +1242,9 @@ impl<'a> Judge<'a> {
                 && record.outcome != Outcome::Skipped
         });
         let missing = self.violations.iter().any(|violation| violation.kind == Kind::Missing);
+        if self.is_snapshot_beside_resizes() {
+            self.violations.retain(|violation| violation.kind != Kind::Size);
+        }
         if self.frame.lost_lock {
             self.violations.retain(|violation| violation.kind != Kind::Lock);
         }
@@ -1172,6 +1269,19 @@ impl<'a> Judge<'a> {
         });
     }
 
+    fn is_snapshot_beside_resizes(&self) -> bool {
+        self.records.iter().any(|snapshot| {
+            let beside = self.records.iter().filter(|resize| {
+                matches!(resize.action, Action::Resize { .. })
+                    && resize.client != snapshot.client
+                    && resize.working() == snapshot.action.name()
+                    && !self.is_over(resize, snapshot)
+                    && !self.is_over(snapshot, resize)
+            });
+            matches!(snapshot.action, Action::Snapshot { .. }) && beside.count() > 1
+        })
+    }
+
     fn is_snapshot_beside_change(&self) -> bool {
         let snapshots = self.records.iter().filter(|record| {
             matches!(record.action, Action::Snapshot { .. } | Action::Rollback { .. })
@@ -1191,6 +1301,21 @@ impl<'a> Judge<'a> {
         })
     }
 
+    /// Whether a write may have met another client's deletion: servers look at the map, and write it
+    /// back some time later (4.11). Where that undoes an update nobody can tell what the entry was.
+    fn is_written_beside_deletion(&self) -> bool {
+        self.records.iter().any(|delete| {
+            matches!(delete.action, Action::Delete { .. })
+                && self.records.iter().any(|write| {
+                    matches!(write.action, Action::Write { .. })
+                        && write.client != delete.client
+                        && write.working() == delete.working()
+                        && !self.is_over(write, delete)
+                        && !self.is_over(delete, write)
+                })
+        })
+    }
+
     fn rest(&mut self, rest: &Rest) {
         for what in &rest.missing {
             self.fail(Kind::Missing, what.clone());
@@ -1202,15 +1327,21 @@ impl<'a> Judge<'a> {
         }
         // What was given up, or met the death of a server, may leave objects; so may another
         // client's snapshot (docs/hazards.md).
-        let broken_off = self.records.iter().any(|record| {
-            matches!(record.outcome, Outcome::Failed(..) | Outcome::Open) && !record.is_definite()
+        let broken_off = self.records.iter().any(|record| match record.outcome {
+            // What it made before it was refused goes again.
+            Outcome::Failed(code, _) if REFUSALS.iter().any(|r| r.0 as i32 == code) => {
+                self.frame.faults && !record.is_definite()
+            }
+            Outcome::Failed(..) | Outcome::Open => true,
+            Outcome::Done(_) | Outcome::Skipped => false,
         });
         let moved = self.frame.clients > 1
             && self.records.iter().any(|record| {
                 matches!(record.action, Action::Snapshot { .. } | Action::Rollback { .. })
             });
         if !broken_off && !moved && !self.frame.kills {
-            for what in &rest.left {
+            let beside = self.is_written_beside_deletion();
+            for what in rest.left.iter().chain(rest.unnamed.iter().filter(|_| !beside)) {
                 self.fail(Kind::Leak, what.clone());
             }
         }

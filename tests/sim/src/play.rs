@@ -30,7 +30,7 @@ use crate::model;
 use crate::net::{self, EventSet, RecvBuf, SendBuf, WakeFd};
 use crate::ops::{Action, Number, Op, OpId, SECTOR, Schedule, Start, Which, contents, value};
 use crate::rules::Rules;
-use crate::vdi::{self, Client, CreateOptions, ExtentKind, Key, Name, Vdi};
+use crate::vdi::{self, Client, CreateOptions, ExtentKind, Key, Name, UNDO_LIMIT, Vdi};
 use crate::world::{World, WorldConfig};
 
 /// More than this, and something turns for ever.
@@ -231,7 +231,7 @@ impl Player {
     fn new(schedule: &Schedule, world: Rc<World>) -> Rc<Player> {
         // One place more, for who comes afterwards.
         let places = (0..=schedule.config.clients).map(Place::new).collect();
-        let rules = Rc::new(Rules::default());
+        let rules = Rc::new(Rules::new(world.servers().clone()));
         let player = Player {
             world,
             schedule: schedule.clone(),
@@ -397,6 +397,7 @@ impl Player {
                 let client = if ready { place.client.borrow().clone() } else { None };
                 if let Some(client) = client {
                     idle = false;
+                    self.world.turn();
                     client.cluster.dispatch();
                 }
             }
@@ -500,10 +501,13 @@ impl Player {
         }
         client.cluster.set_timeout_ms(op.deadline);
         let (id, drop_at) = (op.id, op.drop_at);
+        // It keeps to its time limit by itself, but for what it undoes.
+        let creates = matches!(op.action, Action::Create { .. });
         let bounded = client.clone();
         let spawned = client.cluster.spawn(
             move |bounds: Bounds| async move {
                 let mut work = DropAt { left: drop_at, work: Some(work(bounds)) };
+                let bounds = if creates { bounds.extended(UNDO_LIMIT) } else { bounds };
                 bounded.cluster.bounded(&bounds, pin!(&mut work)).await
             },
             move |result| {
@@ -745,7 +749,7 @@ impl Player {
                 violations.push(Violation { kind: Kind::Refused, what });
             }
         }
-        violations.extend(self.rules.judge(&self.records.borrow()[..judged]));
+        violations.extend(self.rules.judge(&self.records.borrow()[..judged], self.frame()));
         self.violations.borrow_mut().extend(violations);
         Ok(())
     }
@@ -826,17 +830,14 @@ impl Player {
 
     /// Sectors of the working VDI.
     fn size(&self, name: Number) -> u64 {
-        let cluster = self.world.servers();
         let mut inodes =
             self.inodes().into_iter().filter(|inode| !inode.is_snapshot && inode.name == name);
-        inodes
-            .next_back()
-            .and_then(|inode| cluster.inode(inode.vid))
-            .map_or(0, |inode| sectors(&inode.header))
+        let last = inodes.next_back().and_then(|inode| self.header(inode.vid));
+        last.map_or(0, |header| sectors(&header))
     }
 
     fn header(&self, vid: u32) -> Option<InodeHeader> {
-        self.world.servers().inode(vid).map(|inode| inode.header)
+        self.world.servers().stored_header(vid)
     }
 
     fn inodes(&self) -> Vec<Inode> {
@@ -925,13 +926,12 @@ impl Player {
     /// Entries of live maps whose objects are not there.
     fn missing(&self) -> Vec<String> {
         let cluster = self.world.servers();
-        let objects = cluster.objects();
         let mut missing = Vec::new();
         for inode in self.inodes() {
             let Some(view) = cluster.inode(inode.vid) else { continue };
             for (index, owner) in view.map {
                 let oid = Vid::new(owner).map(|vid| vid.data(index));
-                if !oid.is_some_and(|oid| objects.contains_key(&oid.0)) {
+                if !oid.is_some_and(|oid| cluster.has_object(oid)) {
                     let letter = (b'a' + inode.name) as char;
                     missing.push(format!(
                         "{:06x} of {letter} names {owner:06x} for object {index}, which is not there",
@@ -972,8 +972,18 @@ impl Player {
         let inodes = self.inodes().into_iter();
         rest.left = inodes.map(|inode| format!("{:06x} is not deleted", inode.vid)).collect();
         for oid in self.world.servers().objects().into_keys().map(Oid) {
-            if matches!(oid.kind(), Some(OidKind::Data | OidKind::Ledger | OidKind::Btree)) {
-                rest.left.push(format!("{oid} is left"));
+            let is_named = || {
+                let inode = self.world.servers().inode(oid.vid().get());
+                inode.is_some_and(|inode| inode.map.contains_key(&oid.index()))
+            };
+            match oid.kind() {
+                Some(OidKind::Data) if !is_named() => {
+                    rest.unnamed.push(format!("{oid} is left, and nothing names it"));
+                }
+                Some(OidKind::Data | OidKind::Ledger | OidKind::Btree) => {
+                    rest.left.push(format!("{oid} is left"));
+                }
+                _ => {}
             }
         }
         Ok(())

@@ -42,6 +42,8 @@ type TaskId = usize;
 
 /// A world that has not come to rest after so many steps turns in a circle.
 pub const STEP_LIMIT: u64 = 10_000_000;
+/// Clients that have had work so often, and no time has passed, will always have some.
+const TURN_LIMIT: u32 = 100_000;
 /// How long the cluster takes at most to notice that a node died.
 const NOTICE: Duration = Duration::from_millis(500);
 /// What is left of a request that its client saw the connection end under is over after this time:
@@ -86,19 +88,20 @@ pub struct World {
     /// Requests that clients have sent.
     requests: Cell<u64>,
     steps: Cell<u64>,
+    turns: Cell<u32>,
     hash: Cell<u64>,
     outlived: RefCell<Option<String>>,
     lost_lock: Cell<bool>,
     lines: RefCell<Option<Vec<String>>>,
 }
 
-/// Who is told of every request. It must not call the world.
+/// Who is told of every request, and when. It must not call the world.
 pub trait Observer {
     /// A client has sent the last byte of a request, which has this number from now on.
-    fn sent(&self, number: u64, client: ClientId, request: &Request, payload: &[u8]);
+    fn sent(&self, now: Duration, number: u64, from: ClientId, request: &Request, payload: &[u8]);
 
     /// It has been answered, or nobody will go on with it.
-    fn over(&self, number: u64);
+    fn over(&self, now: Duration, number: u64);
 }
 
 /// A request that is being carried out, in as many tasks as share this.
@@ -293,6 +296,7 @@ impl World {
             observer: RefCell::default(),
             requests: Cell::default(),
             steps: Cell::default(),
+            turns: Cell::default(),
             hash: Cell::new(config.seed),
             outlived: RefCell::default(),
             lost_lock: Cell::default(),
@@ -366,13 +370,19 @@ impl World {
 
     fn over(&self, number: u64) {
         if let Some(observer) = &*self.observer.borrow() {
-            observer.over(number);
+            observer.over(self.now(), number);
         }
     }
 
     /// How many steps there were.
     pub fn steps(&self) -> u64 {
         self.steps.get()
+    }
+
+    /// A client has work.
+    pub fn turn(&self) {
+        self.turns.set(self.turns.get() + 1);
+        assert!(self.turns.get() < TURN_LIMIT, "a client goes round in a circle");
     }
 
     /// Over all that happened: the same for the same seed, program and faults.
@@ -430,6 +440,7 @@ impl World {
     /// Handles the next event, or has the time pass until then.
     fn advance(&self, limit: Option<Duration>) -> bool {
         self.steps.set(self.steps() + 1);
+        self.turns.set(0);
         assert!(self.steps() < STEP_LIMIT, "the world does not come to rest");
         if self.run_woken() {
             return true;
@@ -469,6 +480,7 @@ impl World {
     /// What a blocking call does: until `ready`, or the time has come; None waits for ever. Whether
     /// it is ready.
     pub(crate) fn wait(&self, until: Option<Duration>, ready: impl Fn() -> bool) -> bool {
+        self.turn();
         loop {
             if ready() {
                 return true;

@@ -244,7 +244,7 @@ impl World {
             let number = self.requests.get() + 1;
             self.requests.set(number);
             if let Some(observer) = &*self.observer.borrow() {
-                observer.sent(number, stream.client, &request, payload);
+                observer.sent(self.now(), number, stream.client, &request, payload);
             }
             let len = HEADER_LEN + payload.len();
             let plan = self.plan(stream.client, Kind::of(&request));
