@@ -18,6 +18,8 @@ pub const SHAPES: &[Shape] = &[
     Shape { name: "kills", make: kills },
     Shape { name: "turns", make: turns },
     Shape { name: "drops", make: drops },
+    Shape { name: "cuts", make: cuts },
+    Shape { name: "locks", make: locks },
     Shape { name: "mix", make: mix },
     Shape { name: "hot", make: hot },
     Shape { name: "pair", make: pair },
@@ -31,7 +33,10 @@ pub const SHAPES: &[Shape] = &[
     Shape { name: "s7", make: s7_lock_is_lost },
     Shape { name: "s8", make: s8_discard_fails },
     Shape { name: "s9", make: s9_two_snapshots },
+    Shape { name: "s9-tag", make: s9_one_tag },
+    Shape { name: "s9-writer", make: s9_a_writer },
     Shape { name: "s10", make: s10_snapshot_goes },
+    Shape { name: "s10-made", make: s10_something_is_made },
     Shape { name: "s11", make: s11_stale_handle },
     Shape { name: "s12", make: s12_hypervolume_in_turn },
     Shape { name: "s13", make: s13_size_of_a_snapshot },
@@ -409,6 +414,54 @@ fn drops(b: &mut Build) {
     everything(b, count);
 }
 
+/// One client whose connections break under what it asks for, which may still be carried out.
+fn cuts(b: &mut Build) {
+    b.objects = b.rng.between(1, 3);
+    let count = b.rng.between(6, 20);
+    everything(b, count);
+    for _ in 0..b.rng.between(1, 3) {
+        let matches = b.rng.pick(&[
+            Kind::Create,
+            Kind::Write,
+            Kind::MapUpdate,
+            Kind::HeaderWrite,
+            Kind::NewVdi,
+            Kind::DelVdi,
+            Kind::Attr,
+        ]);
+        let nth = b.rng.below(4) as u32;
+        let fault = match b.rng.one_in(2) {
+            true => Fault::Late { client: 0, nth, matches, by: b.rng.ms(20, 1400) },
+            false => Fault::Cut { client: 0, nth, matches, when: b.rng.pick(When::ALL) },
+        };
+        b.fault(fault);
+    }
+    b.quiesce(6000, 10_000);
+}
+
+/// What one client has locked another wants.
+fn locks(b: &mut Build) {
+    b.schedule.config.lock = true;
+    b.clients(2);
+    let mut last = b.begin(0, A);
+    for tag in 0..b.rng.between(1, 3) as Number {
+        let action = b.write(A);
+        last = b.then(0, last, action);
+        last = match b.rng.below(3) {
+            0 => b.then(0, last, Action::Refresh { name: A }),
+            _ => b.then(0, last, Action::Snapshot { name: A, tag }),
+        };
+        let plus = b.rng.ms(0, 40);
+        b.later(1, last, plus, Action::Open { name: A });
+    }
+    for _ in 0..b.rng.between(1, 3) {
+        let (action, plus) = (b.write(A), b.rng.ms(0, 20));
+        last = b.later(0, last, plus, action);
+    }
+    last = b.then(0, last, Action::Close { name: A });
+    b.then(1, last, Action::Open { name: A });
+}
+
 /// One client, and everything goes wrong.
 fn mix(b: &mut Build) {
     b.schedule.config.lock = b.rng.one_in(4);
@@ -577,7 +630,7 @@ fn s3_given_up(b: &mut Build) {
         b.quiesce(16_000, 16_001);
         return;
     }
-    match b.rng.below(5) {
+    match b.rng.below(6) {
         0 => {
             b.late(0, Kind::HeaderWrite, 0);
             let sectors = b.rng.between(1, 2 * b.objects) * OBJECT;
@@ -596,6 +649,7 @@ fn s3_given_up(b: &mut Build) {
             b.late(0, Kind::DelVdi, 0);
             last = b.then(0, last, Action::Close { name: A });
             last = b.give_up(0, last, Action::Delete { name: A });
+            last = b.then(0, last, Action::Delete { name: A });
             last = b.create(0, Start::After(last, Duration::ZERO), A);
             if b.rng.one_in(2) {
                 last = b.then(0, last, Action::Open { name: A });
@@ -624,7 +678,7 @@ fn s3_given_up(b: &mut Build) {
         }
         _ => {
             last = b.then(0, last, Action::SetAttr { name: A, key: 0 });
-            let nth = b.rng.between(2, 5);
+            let nth = b.rng.pick(&[2, 3, 4, 4, 4]);
             b.late(0, Kind::Attr, nth);
             last = b.give_up(0, last, Action::SetAttr { name: A, key: 0 });
             let action = match b.rng.one_in(3) {
@@ -705,7 +759,7 @@ fn s6_refresh_forgets_removals(b: &mut Build) {
         let (at, len) = (object * OBJECT, 1);
         last = b.then(0, last, Action::Write { name: A, at, len });
         last = b.then(0, last, Action::Discard { name: A, at, len: OBJECT });
-        if b.rng.one_in(3) {
+        if !b.rng.one_in(3) {
             b.limit(last, 10, 200);
         }
         last = b.then(0, last, Action::Refresh { name: A });
@@ -745,14 +799,26 @@ fn s7_lock_is_lost(b: &mut Build) {
     b.quiesce(10_000, 10_001);
 }
 
-/// A discard fails, and later ones must not suffer.
+/// A discard fails, and later ones must not suffer; or a preallocation runs out of time.
 fn s8_discard_fails(b: &mut Build) {
+    if b.rng.one_in(4) {
+        let nth = b.rng.below(b.objects) as u32;
+        let by = b.rng.ms(2500, 4000);
+        b.fault(Fault::Slow { client: 0, nth, matches: Kind::Create, by });
+        let sectors = b.objects * OBJECT;
+        let action =
+            Action::Create { name: A, sectors, shift: SHIFT, hyper: false, prealloc: true };
+        let created = b.op(0, Start::At(Duration::ZERO), action);
+        b.limit(created, 1500, 2000);
+        b.quiesce(16_000, 16_001);
+        return;
+    }
     let mut last = b.begin(0, A);
     for object in 0..b.objects {
         last = b.then(0, last, Action::Write { name: A, at: object * OBJECT, len: 1 });
     }
     let nth = b.objects as u32;
-    let fault = match b.rng.below(3) {
+    let fault = match b.rng.below(2) {
         0 => Fault::Cut { client: 0, nth, matches: Kind::MapUpdate, when: When::Before },
         _ => Fault::Answer {
             client: 0,
@@ -772,7 +838,7 @@ fn s8_discard_fails(b: &mut Build) {
     });
     let at = b.rng.below(b.objects) * OBJECT;
     last = b.then(0, last, Action::Discard { name: A, at, len: OBJECT });
-    if b.rng.one_in(3) {
+    if b.rng.one_in(2) {
         b.limit(last, 20, 500);
     }
     for _ in 0..b.rng.below(3) {
@@ -782,33 +848,70 @@ fn s8_discard_fails(b: &mut Build) {
     b.quiesce(10_000, 10_001);
 }
 
-/// Two clients snapshot one VDI, one of them or both writing sectors of their own.
+/// Two clients snapshot one VDI, one of them or both, or a third one, writing sectors of their own.
 fn s9_two_snapshots(b: &mut Build) {
-    b.clients(2);
-    b.objects = b.objects.max(2);
-    let opened = b.begin(0, A);
+    let (third, same_tag) = (b.rng.below(2), b.rng.one_in(3));
+    two_snapshots(b, third, same_tag);
+}
+
+/// Both want one tag.
+fn s9_one_tag(b: &mut Build) {
+    two_snapshots(b, 0, true);
+}
+
+/// Somebody writes meanwhile.
+fn s9_a_writer(b: &mut Build) {
+    two_snapshots(b, 1, false);
+}
+
+fn two_snapshots(b: &mut Build, third: u64, same_tag: bool) {
+    b.clients(2 + third as usize);
+    let pairs = b.objects.max(2) / 2;
+    // Each writes to objects of its own.
+    b.objects = 2 * pairs + third;
+    let mut opened = b.begin(0, A);
+    if third == 1 {
+        // Before there is anything that will be displaced again.
+        opened = b.then(2, opened, Action::Open { name: A });
+    }
     let both = b.rng.one_in(2);
-    let same_tag = b.rng.one_in(4);
+    let near = if same_tag { 30 } else { b.rng.pick(&[4, 10, 30]) };
+    let here = b.then(1, opened, Action::Open { name: A });
     for client in 0..2 {
-        let mut last = opened;
-        if client == 1 {
-            last = b.then(1, last, Action::Open { name: A });
-        }
+        let mut last = if client == 0 && near == 30 && !same_tag { opened } else { here };
         for round in 0..b.rng.between(1, 3) {
-            if client == 0 || both {
-                let at = (b.rng.below(b.objects / 2) * 2 + client) * OBJECT;
-                let plus = b.rng.ms(0, 30);
+            if !same_tag && (client == 0 || both) {
+                let at = (b.rng.below(pairs) * 2 + client) * OBJECT;
+                let plus = b.rng.ms(0, near);
                 last = b.later(client as Place, last, plus, Action::Write { name: A, at, len: 1 });
             }
             let tag = if same_tag { round } else { round * 2 + client } as Number;
-            let plus = b.rng.ms(0, 30);
+            let plus = b.rng.ms(0, near);
             last = b.later(client as Place, last, plus, Action::Snapshot { name: A, tag });
+        }
+    }
+    if third == 1 {
+        let mut last = opened;
+        for _ in 0..b.rng.between(3, 8) {
+            let at = 2 * pairs * OBJECT + b.rng.below(2);
+            let plus = b.rng.ms(0, 20);
+            last = b.later(2, last, plus, Action::Write { name: A, at, len: 1 });
         }
     }
 }
 
 /// A snapshot is deleted while others use it.
 fn s10_snapshot_goes(b: &mut Build) {
+    let slow = b.rng.one_in(3);
+    snapshot_goes(b, slow);
+}
+
+/// Something is made of it: between that the snapshot is there and that, time passes.
+fn s10_something_is_made(b: &mut Build) {
+    snapshot_goes(b, true);
+}
+
+fn snapshot_goes(b: &mut Build, slow: bool) {
     b.clients(2);
     let mut last = b.begin(0, A);
     for object in 0..b.objects {
@@ -818,7 +921,11 @@ fn s10_snapshot_goes(b: &mut Build) {
     let at = b.rng.below(b.objects) * OBJECT;
     last = b.then(0, last, Action::Write { name: A, at, len: 1 });
     let mut here = b.then(1, last, Action::OpenSnap { name: A, which: Which::Tag(0), slot: 0 });
-    let plus = b.rng.ms(0, 40);
+    if slow {
+        let by = b.rng.ms(5, 45);
+        b.fault(Fault::Slow { client: 1, nth: 3, matches: Kind::InodeRead, by });
+    }
+    let plus = b.rng.ms(0, if slow { 10 } else { 40 });
     let deleted = b.later(0, here, plus, Action::DeleteSnap { name: A, which: Which::Tag(0) });
     match b.rng.below(4) {
         0 => {
@@ -828,21 +935,21 @@ fn s10_snapshot_goes(b: &mut Build) {
         1 => drop(b.limit(deleted, 5, 60)),
         _ => {}
     }
-    for _ in 0..b.rng.between(1, 4) {
+    for first in [slow, false, false, false].into_iter().take(b.rng.between(1, 4) as usize) {
         let at = b.rng.below(b.objects) * OBJECT;
-        let action = match b.rng.below(5) {
+        let action = match b.rng.below(if first { 2 } else { 5 }) {
             0 => Action::Rollback { slot: 0 },
             1 => Action::Clone { slot: 0, name: 1 },
             _ => Action::ReadSnap { slot: 0, at, len: 1 },
         };
-        let plus = b.rng.ms(0, 60);
+        let plus = b.rng.ms(0, if first { 5 } else { 60 });
         here = b.later(1, here, plus, action);
     }
     let again = b.then(1, here, Action::OpenSnap { name: A, which: Which::Tag(0), slot: 1 });
     b.then(1, again, Action::ReadSnap { slot: 1, at, len: 1 });
 }
 
-/// A VDI is deleted and made again while another client has it open.
+/// A VDI is deleted and made again while another client has it open, and may be writing.
 fn s11_stale_handle(b: &mut Build) {
     b.clients(2);
     let mut last = b.begin(0, A);
@@ -850,6 +957,10 @@ fn s11_stale_handle(b: &mut Build) {
     let (write, read) = (Action::Write { name: A, at, len }, Action::Read { name: A, at, len });
     if b.rng.one_in(2) {
         last = b.then(0, last, write);
+    }
+    for _ in 0..b.rng.below(3) {
+        let (action, plus) = (b.write(A), b.rng.ms(0, 30));
+        b.later(0, last, plus, action);
     }
     last = b.then(1, last, Action::Delete { name: A });
     last = b.create(1, Start::After(last, Duration::ZERO), A);
@@ -931,8 +1042,10 @@ fn s14_torn_write(b: &mut Build) {
     b.then(0, opened, Action::ReadSnap { slot: 0, at, len: 1 });
 }
 
-/// A snapshot is deleted by two operations of one client at once.
+/// A snapshot is deleted by two operations at once, of one client or of two.
 fn s15_deleted_twice(b: &mut Build) {
+    let others = b.rng.below(2) as usize;
+    b.clients(1 + others);
     let mut last = b.begin(0, A);
     for object in 0..b.objects {
         last = b.then(0, last, Action::Write { name: A, at: object * OBJECT, len: 1 });
@@ -943,8 +1056,8 @@ fn s15_deleted_twice(b: &mut Build) {
         last = b.then(0, last, action);
         last = b.then(0, last, Action::Snapshot { name: A, tag: 1 });
     }
-    for which in [Which::Tag(0), Which::Id(1)] {
-        let plus = b.rng.ms(0, 10);
-        b.later(0, last, plus, Action::DeleteSnap { name: A, which });
+    for (client, which) in [(0, Which::Tag(0)), (others, Which::Id(1))] {
+        let plus = b.rng.ms(0, 10 + 50 * client as u64);
+        b.later(client, last, plus, Action::DeleteSnap { name: A, which });
     }
 }
