@@ -32,7 +32,8 @@ transcript-dog-geometry transcript-qemu: superset := --superset
 .DELETE_ON_ERROR:
 .PHONY: help deps deps-demo build demo test test-more lint test-rust test-model test-c test-c-mimic \
         test-valgrind test-asan test-tsan check-symbols test-install test-target test-readme test-tgt \
-        transcripts soak torture sim sim-more sim-soak sim-model install uninstall clean cargo
+        transcripts soak torture sim sim-more sim-soak sim-mutants sim-model install uninstall clean \
+        cargo
 
 help:
 	@echo 'make build          the library, build/lib, and the server lamb, build/bin'
@@ -48,6 +49,7 @@ help:
 	@echo 'make test-tsan      the C tests with the thread sanitizer (a nightly toolchain)'
 	@echo 'make test-tgt       a SCSI test suite against tgtd, a Sheepdog client of others, on lamb'
 	@echo 'make sim            the library against simulated servers, for SIM_SECONDS; sim-soak: for an hour'
+	@echo 'make sim-mutants    whether that tells when the library does without what it takes care of'
 	@echo 'make soak           two random clients against a model (SOAK_SECONDS, SD_TEST_ADDR)'
 	@echo 'make torture        gateways that stop under writers (SD_TEST_ADDR, SD_TEST_PIDS, TORTURE_SECONDS)'
 	@echo 'make install        to PREFIX ($(PREFIX)), below DESTDIR; also libdir includedir bindir mandir'
@@ -146,6 +148,11 @@ sim-soak: SIM_SECONDS = 3600
 sim-soak: SIM_FROM    = $(shell date +%s)000
 sim-soak:
 	$(sim) run --all --jobs $(JOBS) --seconds $(SIM_SECONDS) --from $(SIM_FROM)
+
+# The library without one of its cares after the other (tests/sim/mutants; MUTANTS=... for some of
+# them): the simulator must tell each time.
+sim-mutants:
+	tests/sim/mutants.sh $(MUTANTS)
 
 # The simulated servers answer recorded sessions as the real one did.
 sim-model: $(addprefix sim-model-,dog-basic dog-errors dog-geometry qemu tgt)
