@@ -22,10 +22,13 @@ git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t 
 
 # $1: the patch. What the simulator says, in a few words.
 try() {
-    (cd "$work/tree" && "$cargo" build --quiet --profile sim --package sim-tests --bin sim) || {
+    # The compiler warns of what a care alone has used.
+    if ! (cd "$work/tree" && "$cargo" build --quiet --profile sim --package sim-tests --bin sim) \
+        2>"$work/log"; then
+        cat "$work/log" >&2
         echo 'DOES NOT BUILD'
         return
-    }
+    fi
     shapes=$(sed -n 's/^# shapes: //p' "$1")
     "$CARGO_TARGET_DIR/sim/sim" run --as-it-is --seconds "$seconds" ${shapes:+--shape "$shapes"} |
         awk 'NR == 1 { after = $1; time = $4 }
