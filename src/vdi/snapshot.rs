@@ -151,7 +151,9 @@ impl Client {
         let cluster = &self.cluster;
         let mut family = list::inodes(self, op).await?;
         family.retain(|(vid, header)| {
-            header.name() == made.name() && header.snap_ctime == made.create_time && *vid != new
+            // One that is being deleted meanwhile has nothing to go on with.
+            let is_it = header.snap_ctime == made.create_time && !inode::is_doomed(header);
+            header.name() == made.name() && is_it && *vid != new
         });
         let Some((vid, displaced)) = family.pop() else {
             log::error!("VDI {name}: what a snapshot has displaced is gone");
