@@ -12,7 +12,8 @@ use std::time::Duration;
 use sheepdog_proto::SdResult;
 
 use common::ambush::{
-    Fold, SHORT, Step, Trap, Which as Request, each, is_change, is_lookup, is_new_vdi, is_tag_write,
+    Fold, SHORT, Step, Trap, Which as Request, each, is_change, is_inode_read, is_lookup,
+    is_new_vdi, is_tag_write,
 };
 use common::api::{Code, Sd, Vdi, Which};
 
@@ -40,6 +41,22 @@ fn stored_in_snapshot(fold: &Fold, tag: &str, len: usize, offset: u64) -> Result
     let other = fold.other();
     let snapshot = other.open_snapshot("a", Which::Tag(tag))?;
     content(&other, snapshot, len, offset)
+}
+
+/// The name stands for another VDI as soon as the one that was found is frozen.
+#[test]
+fn a_vdi_is_opened_though_another_client_takes_a_snapshot_of_it() {
+    let fold = Fold::new();
+    let (sd, other) = (fold.sd(), fold.other());
+    let seen = create(&other, "a");
+    let opened = meanwhile(
+        &fold,
+        Trap::Hold,
+        is_inode_read,
+        || sd.open("a").map(drop),
+        || _ = other.snapshot(seen, "tag", false).unwrap(),
+    );
+    assert_eq!(opened, Ok(()));
 }
 
 /// How many snapshots have the tag.

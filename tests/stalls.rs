@@ -561,6 +561,30 @@ fn an_open_that_was_given_up_does_not_lock_us_out() {
 
 /// Nothing tells it from another client's on the same gateway (5.15): two holders would be worse
 /// than none.
+/// A rollback that has found the VDI open takes no lock for it once that is closed.
+#[test]
+fn a_rollback_beside_closes_leaves_no_lock() {
+    let Some(fold) = Fold::with_locks() else { return };
+    let sd = fold.other();
+    let vdi = with_object(&sd);
+    sd.snapshot(vdi, "tag", false).unwrap();
+    sd.close(vdi).unwrap();
+    let snapshot = sd.open_snapshot("a", Which::Tag("tag")).unwrap();
+    for round in 0..12 {
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let Ok(vdi) = sd.open("a") else { return };
+                let _ = sd.write(vdi, b"later", 0, 0);
+                sd.close(vdi).unwrap();
+            });
+            (0..3).for_each(|_| _ = sd.rollback(snapshot));
+        });
+        let other = fold.other();
+        let opened = other.open("a");
+        assert!(opened.is_ok(), "round {round}: nobody holds the lock");
+    }
+}
+
 #[test]
 fn a_lock_whose_answer_was_lost_is_not_taken_for_ours() {
     let Some(fold) = Fold::with_locks() else { return };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{Cluster, Core, Link, LinkState, Op};
 use crate::clock::Instant;
 use crate::error::{Error, Result};
-use crate::exec::{Completion, catch_panic, lock};
+use crate::exec::{Completion, Hold, catch_panic, lock};
 use crate::net::{EventSet, Interest, WakeFd, interest};
 
 /// Callbacks of one dispatch, so that a busy handle does not starve the program's other events.
@@ -65,12 +65,20 @@ impl Cluster {
         // There must be a descriptor to tell of the end.
         self.events()?;
         let op = Op { lazy: true, ..self.op() };
-        self.tasks.spawn(move || async move {
+        let started = self.tasks.spawn(move || async move {
             let result = catch_panic(pin!(work(op))).await;
             done(result.unwrap_or(Err(Error::Internal("panic"))))
         });
+        if !started {
+            return Err(Error::Canceled);
+        }
         self.tasks.run_woken();
         Ok(())
+    }
+
+    /// The right to call a function of the program's, which a close waits for.
+    pub fn calling(&self) -> Result<Hold<'_>> {
+        self.tasks.agenda.call().ok_or(Error::Canceled)
     }
 
     /// Has the event loop call dispatch though there may be no work.

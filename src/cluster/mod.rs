@@ -240,6 +240,16 @@ impl Backoff {
         cluster.sleep_until(op, until).await?;
         Ok(true)
     }
+
+    /// As [`Backoff::wait`]; false where it has come to waits longer than `most`.
+    pub async fn wait_at_most(
+        &mut self,
+        most: Duration,
+        cluster: &Cluster,
+        op: &Op,
+    ) -> Result<bool> {
+        if self.0 > most { Ok(false) } else { self.wait(cluster, op).await }
+    }
 }
 
 impl Cluster {
@@ -385,9 +395,14 @@ impl Cluster {
         self.descriptors.close_copies(watched);
     }
 
-    /// Whether nodes have joined or left lately: they are moving objects then.
-    pub fn epoch_changed_within(&self, time: Duration) -> bool {
-        lock(&self.core).epoch_changed.is_some_and(|at| Instant::now() - at < time)
+    /// When nodes have last joined or left, as far as known: they move objects after that.
+    pub fn epoch_changed(&self) -> Option<Instant> {
+        lock(&self.core).epoch_changed
+    }
+
+    /// Whether the program has closed it.
+    pub fn is_closing(&self) -> bool {
+        lock(&self.core).closing
     }
 
     /// The successes of calls with [`Call::keep_late`] that came late.

@@ -96,6 +96,18 @@ impl Agenda {
         Hold { agenda: self, calling: false, process: super::process() }
     }
 
+    /// For another function of the program's than a completion: as long as what this gives is kept,
+    /// it counts as a callback. None where the close has begun.
+    pub fn call(&self) -> Option<Hold<'_>> {
+        let mut state = lock(&self.state);
+        if state.closing {
+            return None;
+        }
+        let _ = CALLBACKS.try_with(|all| all.borrow_mut().push(self));
+        state.callbacks += 1;
+        Some(Hold { agenda: self, calling: true, process: super::process() })
+    }
+
     /// The descriptor stays readable from now on.
     pub fn close(&self) {
         let mut state = lock(&self.state);

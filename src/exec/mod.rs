@@ -11,7 +11,7 @@ mod tasks;
 mod timers;
 mod wait;
 
-pub use agenda::Completion;
+pub use agenda::{Completion, Hold};
 pub use join::{join, try_for_each_concurrent};
 pub use tasks::{Budget, Share, Tasks};
 pub use timers::{TimerId, Timers};

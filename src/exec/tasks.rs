@@ -33,16 +33,24 @@ struct Running {
     live: usize,
     /// Threads in [`Tasks::finish_all`].
     finishing: usize,
+    /// Nothing is started any more.
+    closed: bool,
 }
 
 impl Tasks {
     /// Starts a request: polls it once, in this thread. The future that `future` makes gives its completion, or None
-    /// where nobody is to be told.
-    pub fn spawn<F>(self: &Arc<Self>, future: impl FnOnce() -> F + Send + 'static)
+    /// where nobody is to be told. False where nothing is started any more.
+    pub fn spawn<F>(self: &Arc<Self>, future: impl FnOnce() -> F + Send + 'static) -> bool
     where
         F: Future<Output = Option<Completion>> + Send + 'static,
     {
-        lock(&self.running).live += 1;
+        {
+            let mut running = lock(&self.running);
+            if running.closed {
+                return false;
+            }
+            running.live += 1;
+        }
         let tasks = self.clone();
         let whole = async move {
             let _ended = Ended(&tasks);
@@ -54,6 +62,7 @@ impl Tasks {
         let (runnable, task) = async_task::spawn(whole, move |runnable| tasks.woke(runnable));
         task.detach();
         runnable.run();
+        true
     }
 
     fn woke(&self, runnable: Runnable) {
@@ -85,10 +94,12 @@ impl Tasks {
         delivered
     }
 
-    /// Waits for the end of all futures, which are all about to end: polls those that are woken,
+    /// Has nothing started any more, and waits for the end of all futures, which are all about to
+    /// end: polls those that are woken,
     /// and waits for those that other threads are polling.
     pub fn finish_all(&self) {
         let mut running = lock(&self.running);
+        running.closed = true;
         running.finishing += 1;
         while running.live > 0 {
             match running.woken.pop_front() {

@@ -122,6 +122,8 @@ pub unsafe extern "C" fn sd_close(sd: *mut sd_t) -> c_int {
         };
         loops::detach(handle as usize);
         let result = client.cluster.close(async |op| client.close_all(op).await);
+        // What others have opened just before it began.
+        entry::remove_vdis(&client);
         out.set(std::ptr::null_mut());
         result
     })

@@ -61,8 +61,13 @@ pub fn client(sd: sd_t) -> Result<Arc<Client>> {
 pub fn remove_client(sd: sd_t) -> Result<Owned<Arc<Client>>> {
     let client = CLIENTS.remove(sd as usize).ok_or(BAD_SD)?;
     let (Owned::Here(the) | Owned::ByParent(the)) = &client;
-    VDIS.remove_all(|handle| Arc::ptr_eq(&handle.client, the));
+    remove_vdis(the);
     Ok(client)
+}
+
+/// Takes the handles of a client's VDIs out of the table.
+pub fn remove_vdis(client: &Arc<Client>) {
+    VDIS.remove_all(|handle| Arc::ptr_eq(&handle.client, client));
 }
 
 /// A handle of a VDI that was opened. Where there can be none, the VDI is closed again.
@@ -71,7 +76,13 @@ pub fn new_vdi(client: &Arc<Client>, vdi: Arc<Vdi>) -> Result<sd_vdi_t> {
     if inserted.is_err() {
         let _ = client.cluster.run(async |op| client.close(op, vdi).await);
     }
-    Ok(inserted? as *mut sd_inode)
+    let handle = inserted?;
+    // A close that has looked at the table before sees to the VDI, and looks at the table again.
+    if client.cluster.is_closing() {
+        VDIS.remove(handle);
+        return Err(Error::Canceled);
+    }
+    Ok(handle as *mut sd_inode)
 }
 
 /// A VDI handle that belongs to `sd`.

@@ -429,6 +429,7 @@ pub unsafe extern "C" fn sd_vdi_block_status(
                 ExtentKind::Allocated => SD_EXTENT_ALLOCATED,
                 ExtentKind::Shared => SD_EXTENT_SHARED,
             };
+            let _calling = cluster.calling()?;
             // SAFETY: the program's function, called as the header says.
             let stop = program::call(|| unsafe {
                 callback(extent.offset as off_t, extent.len as usize, status, opaque)

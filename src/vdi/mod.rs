@@ -70,6 +70,8 @@ struct State {
     vid: Vid,
     /// The VDI ids whose locks we hold: not always just the current one (5.16).
     locked: Vec<Vid>,
+    /// It is being closed: no lock is taken any more.
+    closed: bool,
     pages: Pages,
     /// The index of a hypervolume, instead of the pages.
     tree: Option<Tree>,
@@ -120,7 +122,7 @@ impl Vdi {
         locked: Option<Vid>,
     ) -> Vdi {
         let (pages, locked) = (Pages::default(), locked.into_iter().collect());
-        let state = State { header, vid, locked, pages, tree: None, version: 0 };
+        let state = State { header, vid, locked, closed: false, pages, tree: None, version: 0 };
         Vdi {
             name,
             which,

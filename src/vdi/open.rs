@@ -4,14 +4,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use sheepdog_proto::Vid;
 
 use super::locks::LockGuard;
 use super::{Client, Name, Vdi, Which, inode};
-use crate::cluster::Op;
+use crate::cluster::{Backoff, Op};
 use crate::error::{Error, Refusal, Result};
 use crate::exec::{WaitList, lock};
+
+/// Waits between two looks at a name whose VDI was frozen grow up to this, then it stays so.
+const FROZEN: Duration = Duration::from_millis(400);
 
 /// What a program has open.
 #[derive(Default)]
@@ -77,6 +81,7 @@ impl Client {
         drop(vdi.operations.close().await);
         let removals = &self.servers.removals;
         removals.wait_for_all(cluster, op, removals.of(vdi.view().vid)).await?;
+        lock(&vdi.state).closed = true;
         loop {
             let Some(vid) = lock(&vdi.state).locked.last().copied() else { break };
             inode::release(cluster, op, &vdi.name, vid).await?;
@@ -132,19 +137,25 @@ impl Client {
     async fn open_working(&self, op: &Op, name: Name) -> Result<Vdi> {
         let cluster = &self.cluster;
         self.generation(op).await?;
-        let vid = self.servers.strays.lock(cluster, op, &name).await?;
-        let guard = LockGuard::new(&self.servers.strays, name, vid);
-        match Vdi::read_checked(cluster, op, vid, &name, &Which::WORKING).await {
-            Ok(header) => {
-                guard.keep();
-                Ok(Vdi::new(self, name, Which::WORKING, header, vid, Some(vid)))
-            }
-            Err(error) => {
-                drop(guard);
-                if let Err(e) = self.servers.strays.release(cluster, op).await {
-                    log::warn!("VDI {name}: its lock may remain: {e}");
+        let mut backoff = Backoff::default();
+        loop {
+            let vid = self.servers.strays.lock(cluster, op, &name).await?;
+            let guard = LockGuard::new(&self.servers.strays, name, vid);
+            let error = match Vdi::read_checked(cluster, op, vid, &name, &Which::WORKING).await {
+                Ok(header) => {
+                    guard.keep();
+                    return Ok(Vdi::new(self, name, Which::WORKING, header, vid, Some(vid)));
                 }
-                Err(error)
+                Err(error) => error,
+            };
+            drop(guard);
+            if let Err(e) = self.servers.strays.release(cluster, op).await {
+                log::warn!("VDI {name}: its lock may remain: {e}");
+            }
+            // Mostly a snapshot that came between: then the name stands for another VDI by now.
+            let is_frozen = matches!(error, Error::Refused(Refusal::NoVdi));
+            if !is_frozen || !backoff.wait_at_most(FROZEN, cluster, op).await? {
+                return Err(error);
             }
         }
     }

@@ -37,6 +37,7 @@ struct Removal {
     number: u64,
     /// The server is at it. Else it may be, or come to it.
     begun: bool,
+    since: Instant,
 }
 
 /// What a client has discarded and not seen gone. It outlives every handle and every refresh:
@@ -56,7 +57,7 @@ impl Removals {
     pub fn add(&self, oid: Oid) {
         let (table, last) = &mut *lock(&self.table);
         *last += 1;
-        table.insert(oid, Removal { number: *last, begun: false });
+        table.insert(oid, Removal { number: *last, begun: false, since: Instant::now() });
     }
 
     /// The updates that let go of these objects were acknowledged.
@@ -111,9 +112,7 @@ impl Removals {
     ///
     /// For an index that nobody else is at work on, and whose stored entry is not the object's.
     pub async fn wait_for(&self, cluster: &Cluster, op: &Op, oid: Oid) -> Step<()> {
-        if self.get(oid).is_none() {
-            return Ok(());
-        }
+        let Some(discard) = self.get(oid) else { return Ok(()) };
         let begin = Instant::now();
         if self.wait(cluster, op, oid, BROUGHT_BACK).await? {
             return Ok(());
@@ -121,7 +120,7 @@ impl Removals {
         // The recovery of a node that has come back puts back what is removed meanwhile. It is
         // removed again until that is over; nobody names it. Without a recovery it is the server's
         // own removal that is late, and it would meet the new object.
-        while cluster.epoch_changed_within(RECOVERY) {
+        while cluster.epoch_changed().is_some_and(|at| at + RECOVERY > discard.since) {
             standing(cluster, op, oid.vid(), oid.index()).await?;
             match cluster.call(op, Call::new(inode::remove_request(oid))).await {
                 // Said as well where one of several copies was there.

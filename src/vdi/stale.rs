@@ -7,6 +7,7 @@ use sheepdog_proto::inode::STORE_ARRAY;
 use sheepdog_proto::{InodeHeader, SdResult, Vid};
 
 use super::inode::{self, answered, is_gone};
+use super::locks::LockGuard;
 use super::map::owner;
 use super::outcome::Outcome;
 use super::{Vdi, View, Which};
@@ -250,11 +251,15 @@ impl Vdi {
         Err(Error::Io("the VDI changes faster than it can be followed"))
     }
 
-    /// While the gate is closed: goes on as the VDI `vid`, the working one of the same name.
+    /// While the gate is closed: goes on as the VDI `vid`, the working one of the same name. One that
+    /// is being closed meanwhile stays what it is.
     pub(super) async fn switch_to(&self, cluster: &Cluster, op: &Op, vid: Vid) -> Result<()> {
         let header = Vdi::read_checked(cluster, op, vid, &self.name, &self.which).await?;
-        self.move_lock(cluster, op, vid).await?;
-        self.install(vid, header, &mut Retries::default())
+        match self.move_lock(cluster, op, vid).await {
+            Err(_) if lock(&self.state).closed => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => self.install(vid, header, &mut Retries::default()),
+        }
     }
 
     /// Goes on as what the name stands for now.
@@ -278,7 +283,20 @@ impl Vdi {
     async fn move_lock(&self, cluster: &Cluster, op: &Op, vid: Vid) -> Result<()> {
         if !lock(&self.state).locked.contains(&vid) {
             let locked = self.servers.strays.lock(cluster, op, &self.name).await?;
-            lock(&self.state).locked.push(locked);
+            let mut guard = Some(LockGuard::new(&self.servers.strays, self.name, locked));
+            {
+                let mut state = lock(&self.state);
+                if !state.closed {
+                    state.locked.push(locked);
+                    guard.take().map(LockGuard::keep);
+                }
+            }
+            if let Some(guard) = guard {
+                // Nobody else would give it back.
+                drop(guard);
+                self.servers.strays.release(cluster, op).await?;
+                return Err(Error::Invalid("the VDI is closed"));
+            }
         }
         loop {
             let old = lock(&self.state).locked.iter().copied().find(|held| *held != vid);
