@@ -119,7 +119,7 @@ impl Agenda {
     /// on none runs, but those that this thread is in.
     pub fn deliver_last(&self) {
         let mut hold = self.hold();
-        while let Some(completion) = hold.next() {
+        while let Some(completion) = hold.take_next() {
             completion();
         }
         drop(hold);
@@ -145,7 +145,7 @@ pub struct Hold<'a> {
 impl Hold<'_> {
     /// The next completion, to be called at once: the agenda is let go for it. None where there is
     /// none left.
-    pub fn next(&mut self) -> Option<Completion> {
+    pub fn take_next(&mut self) -> Option<Completion> {
         let mut state = lock(&self.agenda.state);
         self.take_back(&mut state);
         let completion = state.finished.pop_front()?;
@@ -221,10 +221,10 @@ mod tests {
         assert!(told.readable(), "the completion is left");
         let mut hold = told.agenda.hold();
         told.agenda.set_unsent(true);
-        let completion = hold.next().unwrap();
+        let completion = hold.take_next().unwrap();
         assert!(told.readable(), "for whoever waits in the callback");
         completion();
-        assert!(hold.next().is_none());
+        assert!(hold.take_next().is_none());
         told.agenda.set_unsent(false);
         drop(hold);
         assert!(!told.readable());
@@ -239,14 +239,14 @@ mod tests {
         }
         assert!(!told.readable(), "somebody is at it");
         let mut outer = outer;
-        outer.next().unwrap()();
+        outer.take_next().unwrap()();
         assert!(told.readable());
         let mut inner = told.agenda.hold();
-        inner.next().unwrap()();
-        assert!(inner.next().is_none());
+        inner.take_next().unwrap()();
+        assert!(inner.take_next().is_none());
         drop(inner);
         assert!(!told.readable());
-        assert!(outer.next().is_none());
+        assert!(outer.take_next().is_none());
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl Tasks {
     pub fn deliver(&self, hold: &mut Hold<'_>, limit: usize) -> usize {
         let mut delivered = 0;
         while delivered < limit
-            && let Some(completion) = hold.next()
+            && let Some(completion) = hold.take_next()
         {
             completion();
             delivered += 1;

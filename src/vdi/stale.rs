@@ -286,9 +286,11 @@ impl Vdi {
             let mut guard = Some(LockGuard::new(&self.servers.strays, self.name, locked));
             {
                 let mut state = lock(&self.state);
-                if !state.closed {
+                if !state.closed
+                    && let Some(guard) = guard.take()
+                {
                     state.locked.push(locked);
-                    guard.take().map(LockGuard::keep);
+                    guard.keep();
                 }
             }
             if let Some(guard) = guard {
