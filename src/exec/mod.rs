@@ -241,8 +241,9 @@ pub fn process() -> u32 {
     PROCESS.load(Ordering::Relaxed)
 }
 
-/// In the child of a fork: tells it from its parent, and lets go of the thread's parker where a thread of the parent may have been
-/// waking it, and so have locked it. What else has it is never freed.
+/// In the child of a fork: tells it from its parent, and lets go of the thread's parker where a
+/// thread of the parent may have been waking it, and so have locked it. What else has it is never
+/// freed.
 pub fn part_from_parent() {
     PROCESS.fetch_add(1, Ordering::Relaxed);
     agenda::part_from_parent();

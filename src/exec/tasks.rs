@@ -1,9 +1,9 @@
 //! Asynchronous requests: futures that no thread waits for.
 //!
-//! A future that was woken is polled by whatever thread is in the library next: one
-//! that dispatches, one that waits in a blocking call, the one that submits. What it ends with is
-//! a [`Completion`](super::Completion), and that is delivered by a thread that dispatches, and by no other. So a
-//! blocking call made inside a callback can wait for what asynchronous requests hold.
+//! A future that was woken is polled by whatever thread is in the library next: one that
+//! dispatches, one that waits in a blocking call, the one that submits. What it ends with is a
+//! [`Completion`](super::Completion), and that is delivered by a thread that dispatches, and by no
+//! other. So a blocking call made inside a callback can wait for what asynchronous requests hold.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -38,8 +38,8 @@ struct Running {
 }
 
 impl Tasks {
-    /// Starts a request: polls it once, in this thread. The future that `future` makes gives its completion, or None
-    /// where nobody is to be told. False where nothing is started any more.
+    /// Starts a request: polls it once, in this thread. The future that `future` makes gives its
+    /// completion, or None where nobody is to be told. False where nothing is started any more.
     pub fn spawn<F>(self: &Arc<Self>, future: impl FnOnce() -> F + Send + 'static) -> bool
     where
         F: Future<Output = Option<Completion>> + Send + 'static,
