@@ -138,11 +138,15 @@ test-model: build
 # line that shows it again (target/sim/sim replay 'LINE' --trace). Through cargo run, as cargo alone
 # knows where it puts programs.
 sim          = $(CARGO) run --profile sim --package sim-tests --bin sim --
+#
+# In the tests these are the same schedules each time, as many as there is time for; the soak takes
+# others.
 SIM_SECONDS ?= 30
 SIM_FROM    ?= 1
+SIM_COUNT   ?= 40000
 sim:
-	$(sim) run --jobs $(JOBS) --seconds $(SIM_SECONDS) --from $(SIM_FROM)
-sim-more: SIM_SECONDS = 60
+	$(sim) run --jobs $(JOBS) --seconds $(SIM_SECONDS) --from $(SIM_FROM) --count $(SIM_COUNT)
+sim-more: SIM_SECONDS = 90
 sim-more: sim
 sim-soak: SIM_SECONDS = 3600
 sim-soak: SIM_FROM    = $(shell date +%s)000

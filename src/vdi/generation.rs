@@ -48,6 +48,13 @@ pub struct Servers {
     pub strays: Strays,
 }
 
+impl Servers {
+    /// Whether they are known to be of 0.8 or 0.9.
+    pub fn are_older(&self) -> bool {
+        self.generation.get() == Some(&Generation::Older)
+    }
+}
+
 impl Client {
     /// Asks for what only 1.0 servers know, once.
     pub(super) async fn generation(&self, op: &Op) -> Result<Generation> {

@@ -143,6 +143,24 @@ pub async fn release(cluster: &Cluster, op: &Op, name: &Name, vid: Vid) -> Resul
     cluster.call(op, Call::new(request).payload(name.0.to_vec()).resendable()).await.map(drop)
 }
 
+/// What came of a NEW_VDI.
+#[derive(Clone, Copy)]
+pub enum NewVdi {
+    /// The server's answer.
+    Made(Vid),
+    /// The answer was lost, and the name stands for this now, which is as it was to be: another
+    /// client's NEW_VDI may have made it.
+    Found(Vid),
+}
+
+impl NewVdi {
+    pub fn vid(self) -> Vid {
+        match self {
+            Self::Made(vid) | Self::Found(vid) => vid,
+        }
+    }
+}
+
 /// NEW_VDI (4.2): the arm's `snapid` and `base_vdi_id` choose among its forms. `before` is the
 /// working VDI that the name had, if any.
 pub async fn new_vdi(
@@ -151,14 +169,14 @@ pub async fn new_vdi(
     name: &Name,
     arm: VdiArm,
     before: Option<Vid>,
-) -> Result<Vid> {
+) -> Result<NewVdi> {
     let request = Request::new(op::NEW_VDI, op::FLAG_WRITE, arm);
     let mut backoff = Backoff::default();
     loop {
         // What the name stands for now is written to as well, where that is not the base.
         let call = Call::new(request).payload(name.0.to_vec()).changes(before);
         match cluster.call(op, call).await {
-            Ok(reply) => return vid_of(&reply.header),
+            Ok(reply) => return vid_of(&reply.header).map(NewVdi::Made),
             Err(error) if error.is_ambiguous() => {
                 if !backoff.wait(cluster, op).await? {
                     return Err(error);
@@ -175,7 +193,7 @@ pub async fn new_vdi(
                     && header.vdi_size == arm.vdi_size
                     && header.block_size_shift == arm.block_size_shift;
                 return match ours {
-                    true => Ok(now),
+                    true => Ok(NewVdi::Found(now)),
                     false => Err(in_use()),
                 };
             }

@@ -9,9 +9,10 @@ use sheepdog_proto::{
     DEFAULT_BLOCK_SIZE_SHIFT, InodeHeader, MAX_COPIES, Oid, SdResult, Vid, erasure_policy, op,
 };
 
+use super::displaced::Family;
 use super::entries::{SCAN, empty_map, scan, write_run};
 use super::generation::Generation;
-use super::inode::{self, Name, Which, answered, is_gone, write_request};
+use super::inode::{self, Name, NewVdi, Which, answered, is_gone, write_request};
 use super::outcome::{Outcome, Step};
 use super::{Client, Vdi, btree};
 use crate::clock::Instant;
@@ -105,7 +106,7 @@ impl Client {
         };
         let made = pin!(async {
             self.name_is_free(op, &name).await?;
-            inode::new_vdi(cluster, op, &name, arm, None).await
+            inode::new_vdi(cluster, op, &name, arm, None).await.map(NewVdi::vid)
         });
         let vid = cluster.bounded(op, made).await?;
         if options.prealloc {
@@ -208,7 +209,7 @@ impl Client {
         }
         let mut backoff = Backoff::default();
         let mut own = Vec::new();
-        for _ in 0..MAX_ATTEMPTS {
+        for attempt in 1..=MAX_ATTEMPTS {
             let removed = match self.empty(op, &doomed, &which, &mut own).await {
                 Ok(()) => self.remove_name(op, name, &which, doomed.vid).await?,
                 // Another client has taken a snapshot. What it holds stays from here on.
@@ -221,6 +222,9 @@ impl Client {
                     return self.servers.removals.wait_for_deletion(cluster, op, own).await;
                 }
                 Left::Same if removed => {}
+                Left::Same if attempt == MAX_ATTEMPTS / 2 && which == Which::WORKING => {
+                    Family { cluster, op, name }.thaw(vid).await?;
+                }
                 Left::Same => {
                     if !backoff.wait(cluster, op).await? {
                         return Err(Error::TimedOut);

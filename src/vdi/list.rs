@@ -68,12 +68,14 @@ pub(super) async fn inodes(client: &Client, op: &Op) -> Result<Vec<(Vid, InodeHe
 
 /// The VDI ids whose bit is set in one bitmap and not in the other (4.12).
 fn set_bits<'a>(used: &'a [u8], deleted: &'a [u8]) -> impl Iterator<Item = Vid> + 'a {
-    let bytes = used.iter().zip(deleted).enumerate().filter(|(_, (u, d))| **u & !**d != 0);
-    bytes.flat_map(|(at, (used, deleted))| {
-        let bits = used & !deleted;
-        (0..8)
+    let words = used.as_chunks().0.iter().zip(deleted.as_chunks().0);
+    let words =
+        words.map(|(used, deleted)| u64::from_le_bytes(*used) & !u64::from_le_bytes(*deleted));
+    words.enumerate().filter(|(_, bits)| *bits != 0).flat_map(|(at, bits)| {
+        (0..u64::BITS)
             .filter(move |bit| bits & 1 << bit != 0)
-            .filter_map(move |bit| Vid::new((at * 8 + bit) as u32).filter(|vid| !vid.is_none()))
+            .filter_map(move |bit| Vid::new(at as u32 * u64::BITS + bit))
+            .filter(|vid| !vid.is_none())
     })
 }
 
@@ -108,9 +110,11 @@ mod tests {
 
     #[test]
     fn bits_become_vdi_ids_unless_deleted() {
-        let ids =
-            |used: &[u8], deleted: &[u8]| set_bits(used, deleted).map(Vid::get).collect::<Vec<_>>();
-        assert_eq!(ids(&[0b11, 0, 0x80], &[0, 0, 0]), [1, 23]);
-        assert_eq!(ids(&[0b1110, 0xff], &[0b0100, 0xff]), [1, 3]);
+        let ids = |used: u128, deleted: u128| {
+            let (used, deleted) = (used.to_le_bytes(), deleted.to_le_bytes());
+            set_bits(&used, &deleted).map(Vid::get).collect::<Vec<_>>()
+        };
+        assert_eq!(ids(1 << 127 | 1 << 64 | 0b11, 0), [1, 64, 127]);
+        assert_eq!(ids(0xff0e, 0xff04), [1, 3]);
     }
 }

@@ -7,6 +7,7 @@
 
 mod attr;
 mod btree;
+mod displaced;
 mod entries;
 mod generation;
 pub mod inode;

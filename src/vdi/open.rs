@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use sheepdog_proto::Vid;
 
+use super::displaced::{Family, PUT_BACK};
 use super::locks::LockGuard;
 use super::{Client, Name, Vdi, Which, inode};
+use crate::clock::Instant;
 use crate::cluster::{Backoff, Op};
 use crate::error::{Error, Refusal, Result};
 use crate::exec::{WaitList, lock};
@@ -137,21 +139,30 @@ impl Client {
     async fn open_working(&self, op: &Op, name: Name) -> Result<Vdi> {
         let cluster = &self.cluster;
         self.generation(op).await?;
-        let mut backoff = Backoff::default();
+        let family = Family { cluster, op, name: &name };
+        let (mut backoff, limit) = (Backoff::default(), Instant::now() + PUT_BACK);
         loop {
             let vid = self.servers.strays.lock(cluster, op, &name).await?;
             let guard = LockGuard::new(&self.servers.strays, name, vid);
             let error = match Vdi::read_checked(cluster, op, vid, &name, &Which::WORKING).await {
-                Ok(header) => {
-                    guard.keep();
-                    return Ok(Vdi::new(self, name, Which::WORKING, header, vid, Some(vid)));
-                }
-                Err(error) => error,
+                Ok(header) => match family.lost_by(&header).await? {
+                    Some(lost)
+                        if family.restore(vid, lost, limit, self.servers.are_older()).await? =>
+                    {
+                        None
+                    }
+                    _ => {
+                        guard.keep();
+                        return Ok(Vdi::new(self, name, Which::WORKING, header, vid, Some(vid)));
+                    }
+                },
+                Err(error) => Some(error),
             };
             drop(guard);
             if let Err(e) = self.servers.strays.release(cluster, op).await {
                 log::warn!("VDI {name}: its lock may remain: {e}");
             }
+            let Some(error) = error else { continue };
             // Mostly a snapshot that came between: then the name stands for another VDI by now.
             let is_frozen = matches!(error, Error::Refused(Refusal::NoVdi));
             if !is_frozen || !backoff.wait_at_most(FROZEN, cluster, op).await? {

@@ -6,12 +6,14 @@ use sheepdog_proto::header::VdiArm;
 use sheepdog_proto::inode::{STORE_ARRAY, TAG_OFFSET, VDI_SIZE_OFFSET};
 use sheepdog_proto::{InodeHeader, MAX_COPIES, SdResult, Vid, field_text};
 
+use super::displaced::{Family, PUT_BACK, is_going, keep_size};
 use super::entries::scan;
-use super::inode::{self, Name, Which, answered};
+use super::inode::{self, Name, NewVdi, Which, answered};
 use super::{Client, Opened, Vdi, list};
+use crate::clock::Instant;
 use crate::cluster::Op;
 use crate::error::{Error, Refusal, Result};
-use crate::exec::{join, lock};
+use crate::exec::lock;
 
 /// How often a snapshot is begun again because another client's came before.
 const MAX_ATTEMPTS: usize = 10;
@@ -28,6 +30,7 @@ impl Client {
         }
         let wanted = Which::snapshot(tag, 0)?;
         let (cluster, seen) = (&self.cluster, vdi.view().vid);
+        let family = Family { cluster, op, name: &vdi.name };
         self.tag_is_free(op, &vdi.name, &wanted).await?;
         // A 1.0 server overwrites map updates that come in while it takes a snapshot (4.2).
         let _still = vdi.still().await;
@@ -38,29 +41,31 @@ impl Client {
                 return Err(Error::Refused(Refusal::NoSupport));
             }
             let arm = VdiArm { snapid: 1.into(), ..inode::derived(&header, vid) };
-            let new = inode::new_vdi(cluster, op, &vdi.name, arm, Some(vid)).await?;
-            let (old, made) = self.made(op, vid, new).await?;
-            if old.snap_ctime != made.create_time {
-                // Another client was faster: this was none of the VDI that we wanted.
-                if let Some(wrong) = self.put_back(op, &vdi.name, new, &made).await? {
-                    self.discard_old(op, &vdi.name, new, &wrong).await;
+            let new = match inode::new_vdi(cluster, op, &vdi.name, arm, Some(vid)).await {
+                Ok(NewVdi::Made(new)) => new,
+                // Another client's it has its tag soon; two that took it for theirs would overwrite
+                // each other's.
+                Ok(NewVdi::Found(new)) => {
+                    cluster.sleep_until(op, Instant::now() + PUT_BACK).await?;
+                    new
                 }
+                result if answered(&result, SdResult::VDI_EXIST) => continue,
+                Err(error) => return Err(error),
+            };
+            let (old, made) = family.read_both(vid, new).await?;
+            if old.snap_ctime != made.create_time
+                && let Some(displaced) = family.displaced_by(&made).await?
+            {
+                // Another client was faster: this was none of the VDI that we wanted.
+                family.put_back(new, displaced).await?;
+                self.discard_wrong(op, &vdi.name, new).await?;
                 continue;
             }
-            let resized = old.vdi_size != arm.vdi_size && !inode::is_doomed(&old);
-            if resized && made.vdi_size == arm.vdi_size {
-                // Another client has resized it just before, and was told so.
-                let size = old.vdi_size.get().to_le_bytes().to_vec();
-                inode::write_header(cluster, op, new, VDI_SIZE_OFFSET, size).await?;
+            keep_size(cluster, op, &arm, &old, (new, &made)).await?;
+            vdi.switch_to(cluster, op, new).await?;
+            if self.tag(op, &vdi.name, vid, &wanted, seen).await? {
+                return Ok(vid);
             }
-            match vdi.switch_to(cluster, op, new).await {
-                // Frozen or deleted by another client since: whoever needs it next finds out.
-                Err(Error::Refused(Refusal::NoVdi)) => {}
-                result if inode::is_gone(&result) => {}
-                result => result?,
-            }
-            self.tag(op, &vdi.name, (vid, old), &wanted, seen).await?;
-            return Ok(vid);
         }
         Err(Error::Io("other clients take snapshots all the time"))
     }
@@ -88,26 +93,27 @@ impl Client {
     }
 
     /// Gives a snapshot of ours its tag: only now, since before it nobody knew whose snapshot it
-    /// would be. Where another client has used the tag meanwhile, it stays without one: another's
-    /// map update that was on its way may have released an object that a deletion would release
-    /// again (4.2).
+    /// would be. False where it is another client's after all. Where another has used the tag
+    /// meanwhile, it stays without one: another's map update that was on its way may have released
+    /// an object that a deletion would release again (4.2).
     ///
     /// `seen` was the working VDI when the tag was first known to be free.
-    async fn tag(
-        &self,
-        op: &Op,
-        name: &Name,
-        (vid, mut header): (Vid, InodeHeader),
-        wanted: &Which,
-        seen: Vid,
-    ) -> Result<()> {
+    async fn tag(&self, op: &Op, name: &Name, vid: Vid, wanted: &Which, seen: Vid) -> Result<bool> {
         let cluster = &self.cluster;
         self.tag_is_free(op, name, wanted).await?;
+        let mut header = inode::read_header(cluster, op, vid).await?;
+        if !header.tag().is_empty() {
+            return Ok(false);
+        }
         let tag = |tag: &[u8]| inode::write_header(cluster, op, vid, TAG_OFFSET, tag.to_vec());
         tag(wanted.tag()).await?;
         // The newest is found, and others that came since are on the way back to what was there at
         // first: of two clients one at least sees the other.
-        let mut alone = inode::lookup(cluster, op, name, wanted).await? == vid;
+        let mut alone = match inode::lookup(cluster, op, name, wanted).await {
+            // Another client has given it a tag of its own.
+            result if inode::is_gone(&result) => return Ok(false),
+            result => result? == vid,
+        };
         // One that was made before we began may still have been without its tag.
         let mut last = vid == seen;
         while alone
@@ -122,53 +128,26 @@ impl Client {
             }
         }
         if alone {
-            return Ok(());
+            return Ok(true);
         }
         tag(Which::WORKING.tag()).await?;
         Err(inode::in_use())
     }
 
-    /// The inodes of a VDI and of the one that NEW_VDI has made, after that. It froze what has the
-    /// new one's time of creation (4.2).
-    async fn made(&self, op: &Op, old: Vid, new: Vid) -> Result<(InodeHeader, InodeHeader)> {
-        let read = |vid| inode::read_header(&self.cluster, op, vid);
-        let (old, new) = join(read(old), read(new)).await;
-        Ok((old?, new?))
-    }
-
-    /// A NEW_VDI of ours met another client's operation, and made `made` out of an older state of
-    /// the VDI. What it displaced is not lost: it was frozen at that time, without a tag. It
-    /// becomes the working VDI again before anybody is told anything; nothing could be asked of
-    /// the server that would have kept it from this (4.2). Returns the inode of what was made, a
-    /// snapshot by then, if nobody has used it.
-    async fn put_back(
-        &self,
-        op: &Op,
-        name: &Name,
-        new: Vid,
-        made: &InodeHeader,
-    ) -> Result<Option<InodeHeader>> {
-        let cluster = &self.cluster;
-        let mut family = list::inodes(self, op).await?;
-        family.retain(|(vid, header)| {
-            // One that is being deleted meanwhile has nothing to go on with.
-            let is_it = header.snap_ctime == made.create_time && !inode::is_doomed(header);
-            header.name() == made.name() && is_it && *vid != new
-        });
-        let Some((vid, displaced)) = family.pop() else {
-            log::error!("VDI {name}: what a snapshot has displaced is gone");
-            return Ok(None);
-        };
-        let arm = VdiArm { snapid: 1.into(), ..inode::derived(&displaced, vid) };
-        let back = inode::new_vdi(cluster, op, name, arm, Some(new)).await?;
-        log::warn!("VDI {name}: {vid}, displaced by {new}, goes on as {back}");
-        let (wrong, back) = self.made(op, new, back).await?;
-        // What was written to it meanwhile must not be gone without a trace.
-        if wrong.snap_ctime == back.create_time && !self.has_own(op, new, &wrong).await? {
-            return Ok(Some(wrong));
+    /// Deletes what a snapshot of ours made out of an older state, if nobody has used it: it is a
+    /// snapshot by now.
+    async fn discard_wrong(&self, op: &Op, name: &Name, vid: Vid) -> Result<()> {
+        let wrong = inode::read_header(&self.cluster, op, vid).await?;
+        if !wrong.is_snapshot() {
+            return Ok(());
         }
-        log::error!("VDI {name}: {new} was used meanwhile, and stays as a snapshot");
-        Ok(None)
+        // What was written to it meanwhile must not be gone without a trace.
+        if self.has_own(op, vid, &wrong).await? {
+            log::error!("VDI {name}: {vid} was used meanwhile, and stays as a snapshot");
+            return Ok(());
+        }
+        self.discard_old(op, name, vid, &wrong).await;
+        Ok(())
     }
 
     /// Whether a VDI has objects of its own.
@@ -270,43 +249,54 @@ impl Client {
             }
             None => None,
         };
-        let before = match inode::lookup(cluster, op, name, &Which::WORKING).await {
-            Ok(vid) => Some(vid),
-            result if answered(&result, SdResult::NO_VDI) => None,
-            Err(error) => return Err(error),
-        };
-        let old = match before {
-            Some(vid) => Some((vid, inode::read_header(cluster, op, vid).await?)),
-            None => None,
-        };
-        let old = old.filter(|(_, header)| !header.is_snapshot());
-        let snapid = if old.is_some() { 1 } else { 0 };
-        let arm = VdiArm { snapid: snapid.into(), ..inode::derived(&header, base) };
-        let new = inode::new_vdi(cluster, op, name, arm, before).await?;
-        let (base, made) = self.made(op, base, new).await?;
-        if base.is_deleted() || inode::is_doomed(&base) {
-            // Another client was deleting the snapshot: nothing says how much of it was left.
-            if old.is_some() {
-                if let Some(wrong) = self.put_back(op, name, new, &made).await? {
-                    let which = Which::snap_id(wrong.snap_id.get());
-                    self.take_back(op, name, &which, new).await?;
-                }
-            } else {
-                self.take_back(op, name, &Which::WORKING, new).await?;
+        let family = Family { cluster, op, name };
+        for _ in 0..MAX_ATTEMPTS {
+            let before = match inode::lookup(cluster, op, name, &Which::WORKING).await {
+                // A recycling cluster answers with a snapshot (3.4).
+                Ok(vid) => Some(vid),
+                result if answered(&result, SdResult::NO_VDI) => None,
+                Err(error) => return Err(error),
+            };
+            let is_there = match before {
+                Some(vid) => !inode::read_header(cluster, op, vid).await?.is_snapshot(),
+                None => false,
+            };
+            let arm =
+                VdiArm { snapid: u32::from(is_there).into(), ..inode::derived(&header, base) };
+            let new = inode::new_vdi(cluster, op, name, arm, before).await?.vid();
+            let (source, made) = family.read_both(base, new).await?;
+            let displaced = family.displaced_by(&made).await?;
+            if is_going(&source) {
+                // Another client was deleting the snapshot: nothing says how much of it was left.
+                let which = match displaced {
+                    Some(displaced) => {
+                        family.put_back(new, displaced).await?;
+                        let wrong = inode::read_header(cluster, op, new).await?;
+                        Which::snap_id(wrong.snap_id.get())
+                    }
+                    None => Which::WORKING,
+                };
+                self.take_back(op, name, &which, new).await?;
+                return Err(inode::no_tag());
             }
-            return Err(inode::no_tag());
-        }
-        if let Some(vdi) = &open {
-            vdi.switch_to(cluster, op, new).await?;
-        }
-        if let Some((vid, _)) = old {
-            let header = inode::read_header(cluster, op, vid).await?;
-            // Unless another client has made it a snapshot of its own just before.
-            if header.snap_ctime == made.create_time {
+            if let Some((vid, header)) = displaced {
+                // Until it has lost its size others may take this for two snapshots at once.
                 self.discard_old(op, name, vid, &header).await;
+                if !is_going(&inode::read_header(cluster, op, vid).await?) {
+                    return Err(Error::Io("what a rollback has displaced cannot be deleted"));
+                }
+                let now = inode::lookup(cluster, op, name, &Which::WORKING).await?;
+                let header = inode::read_header(cluster, op, now).await?;
+                if !family.line(now, &header, new).await?.vids.contains(&new) {
+                    continue;
+                }
             }
+            return match &open {
+                Some(vdi) => vdi.switch_to(cluster, op, new).await,
+                None => Ok(()),
+            };
         }
-        Ok(())
+        Err(Error::Io("other clients take snapshots all the time"))
     }
 
     /// Makes a VDI `name` that starts as a copy of a snapshot: that of the handle, or of the same
@@ -344,7 +334,7 @@ impl Client {
         if copies != 0 && header.copy_policy == 0 {
             arm.copies = copies;
         }
-        let new = inode::new_vdi(cluster, op, &name, arm, None).await?;
+        let new = inode::new_vdi(cluster, op, &name, arm, None).await?.vid();
         let base = inode::read_header(cluster, op, vid).await?;
         if base.is_deleted() || inode::is_doomed(&base) {
             // Nothing says how much of it was left.

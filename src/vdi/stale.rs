@@ -1,12 +1,11 @@
 //! Somebody else changed the VDI under us: froze it by a snapshot, rolled it back, deleted it,
 //! discarded parts of it (5.3, 5.7).
 
-use std::time::Duration;
-
 use sheepdog_proto::inode::STORE_ARRAY;
-use sheepdog_proto::{InodeHeader, SdResult, Vid};
+use sheepdog_proto::{InodeHeader, Vid};
 
-use super::inode::{self, answered, is_gone};
+use super::displaced::{Family, PUT_BACK};
+use super::inode::{self, is_gone};
 use super::locks::LockGuard;
 use super::map::owner;
 use super::outcome::Outcome;
@@ -21,11 +20,6 @@ use crate::exec::lock;
 const MAX_RETRIES: usize = 1000;
 /// How often a state that cannot last is looked at again.
 const MAX_TRANSIENT: usize = 10;
-/// How long another client has to put back what its snapshot displaced, and how often we look.
-const PUT_BACK: Duration = Duration::from_secs(2);
-const PUT_BACK_POLL: Duration = Duration::from_millis(50);
-/// VDIs of a line of snapshots that are looked at.
-const MAX_LINE: usize = 10_000;
 
 /// What an operation has gone through already.
 #[derive(Default)]
@@ -111,22 +105,22 @@ impl Vdi {
                 Err(error) => return Err(error),
             }
             retries.transient += 1;
-            if retries.transient > MAX_TRANSIENT || !backoff.wait(cluster, op).await? {
+            if retries.transient == MAX_TRANSIENT {
+                Family { cluster, op, name: &self.name }.thaw(seen.vid).await?;
+            } else if retries.transient > MAX_TRANSIENT || !backoff.wait(cluster, op).await? {
                 return Err(Error::Io("the VDI is read-only, and nothing says why"));
             }
         }
     }
 
-    /// What the name stands for now, if that goes on from the VDI that we have.
-    ///
-    /// Where another client has rolled it back, it does not; and for a moment where two clients
-    /// took a snapshot at once, until one of them has put back what it displaced (see
-    /// snapshot.rs). Nothing tells one from the other, so some time is left for the latter.
+    /// What the name stands for now, if that goes on from the VDI that we have, or if another client
+    /// has rolled that back.
     async fn successor(&self, cluster: &Cluster, op: &Op) -> Result<(Vid, InodeHeader)> {
         let (seen, known) = {
             let state = lock(&self.state);
             (state.vid, state.header)
         };
+        let family = Family { cluster, op, name: &self.name };
         let limit = Instant::now() + PUT_BACK;
         loop {
             let vid = inode::lookup(cluster, op, &self.name, &self.which).await?;
@@ -134,19 +128,20 @@ impl Vdi {
             if vid == seen {
                 return Ok((vid, header));
             }
-            let line = Line::read(cluster, op, vid, &header, seen).await?;
-            if line.is_straight && line.vids.contains(&seen) {
-                return Ok((vid, header));
+            let line = family.line(vid, &header, seen).await?;
+            if let Some(lost) = family.lost_of(&line).await?
+                && family.restore(vid, lost, limit, self.servers.are_older()).await?
+            {
+                continue;
             }
-            if Instant::now() >= limit {
-                let ours = Line::read(cluster, op, seen, &known, Vid::NONE).await?;
-                return match ours.vids.iter().any(|vid| line.vids.contains(vid)) {
-                    true => Ok((vid, header)),
+            if !line.vids.contains(&seen) {
+                let ours = family.line(seen, &known, Vid::NONE).await?;
+                if !ours.vids.iter().any(|vid| line.vids.contains(vid)) {
                     // Made anew under the same name: nobody has opened that.
-                    false => Err(inode::no_vdi()),
-                };
+                    return Err(inode::no_vdi());
+                }
             }
-            cluster.sleep_until(op, Instant::now() + PUT_BACK_POLL).await?;
+            return Ok((vid, header));
         }
     }
 
@@ -251,14 +246,20 @@ impl Vdi {
         Err(Error::Io("the VDI changes faster than it can be followed"))
     }
 
-    /// While the gate is closed: goes on as the VDI `vid`, the working one of the same name. One that
-    /// is being closed meanwhile stays what it is.
+    /// While the gate is closed: goes on as the VDI `vid`, which was just made the working one of
+    /// the same name. One that is being closed meanwhile stays what it is.
     pub(super) async fn switch_to(&self, cluster: &Cluster, op: &Op, vid: Vid) -> Result<()> {
-        let header = Vdi::read_checked(cluster, op, vid, &self.name, &self.which).await?;
-        match self.move_lock(cluster, op, vid).await {
+        let goes_on = async {
+            let header = Vdi::read_checked(cluster, op, vid, &self.name, &self.which).await?;
+            self.move_lock(cluster, op, vid).await?;
+            self.install(vid, header, &mut Retries::default())
+        };
+        match goes_on.await {
             Err(_) if lock(&self.state).closed => Ok(()),
-            Err(error) => Err(error),
-            Ok(()) => self.install(vid, header, &mut Retries::default()),
+            // Frozen or deleted by another client since: whoever needs it next finds out.
+            Err(Error::Refused(Refusal::NoVdi)) => Ok(()),
+            result if is_gone(&result) => Ok(()),
+            result => result,
         }
     }
 
@@ -306,44 +307,5 @@ impl Vdi {
             inode::release(cluster, op, &self.name, old).await?;
             lock(&self.state).locked.retain(|held| *held != old);
         }
-    }
-}
-
-/// The VDIs that one comes from, itself first, each the parent of the one before. A deletion leaves
-/// that in the inode (3.5).
-struct Line {
-    vids: Vec<Vid>,
-    /// Each was made by the snapshot that froze its parent. Else what came after the parent was
-    /// displaced.
-    is_straight: bool,
-}
-
-impl Line {
-    /// The line of `vid`, as far as `to`.
-    async fn read(
-        cluster: &Cluster,
-        op: &Op,
-        vid: Vid,
-        header: &InodeHeader,
-        to: Vid,
-    ) -> Result<Line> {
-        let mut line = Line { vids: vec![vid], is_straight: true };
-        let mut child = *header;
-        while let Some(vid) = Vid::new(child.parent_vdi_id.get()).filter(|vid| !vid.is_none())
-            && line.vids.len() < MAX_LINE
-        {
-            let header = match inode::read_header(cluster, op, vid).await {
-                // A recycling cluster removes inodes (3.3).
-                result if answered(&result, SdResult::NO_OBJ) => break,
-                result => result?,
-            };
-            line.vids.push(vid);
-            line.is_straight &= header.snap_ctime == child.create_time;
-            if vid == to {
-                break;
-            }
-            child = header;
-        }
-        Ok(line)
     }
 }

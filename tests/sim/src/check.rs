@@ -569,7 +569,16 @@ impl<'a> Judge<'a> {
                     }
                 }
                 (Action::Info { name }, Seen::Info { sectors, .. }) => {
-                    let look = Look { fresh: record.begin, ..self.look_of(record) };
+                    // While a snapshot is under way its new VDI has the size that the request
+                    // named, which was asked for before.
+                    let made = self.records.iter().filter(|made| {
+                        matches!(made.action, Action::Snapshot { .. } | Action::Rollback { .. })
+                            && made.working() == Some(name)
+                            && made.begin < record.end_or_never()
+                            && made.end_or_never() > record.begin
+                    });
+                    let begin = made.map(|made| made.begin).fold(record.begin, Tick::min);
+                    let look = Look { begin, fresh: begin, ..self.look_of(record) };
                     let size = Held::Number(*sectors);
                     if !self.allows(Register::Size(name), size, look, 0) {
                         self.fail(Kind::Size, format!("{}: {sectors} sectors", text(record)));

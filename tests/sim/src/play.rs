@@ -928,7 +928,10 @@ impl Player {
         let cluster = self.world.servers();
         let mut missing = Vec::new();
         for inode in self.inodes() {
-            let Some(view) = cluster.inode(inode.vid) else { continue };
+            // Nobody looks into a snapshot whose deletion has begun.
+            let doomed = inode.is_snapshot
+                && self.header(inode.vid).is_some_and(|header| header.vdi_size.get() == 0);
+            let Some(view) = cluster.inode(inode.vid).filter(|_| !doomed) else { continue };
             for (index, owner) in view.map {
                 let oid = Vid::new(owner).map(|vid| vid.data(index));
                 if !oid.is_some_and(|oid| cluster.has_object(oid)) {

@@ -35,6 +35,8 @@ pub const SHAPES: &[Shape] = &[
     Shape { name: "s9", make: s9_two_snapshots },
     Shape { name: "s9-tag", make: s9_one_tag },
     Shape { name: "s9-writer", make: s9_a_writer },
+    Shape { name: "s9-open", make: s9_an_open },
+    Shape { name: "s9-breaks", make: s9_one_breaks_off },
     Shape { name: "s10", make: s10_snapshot_goes },
     Shape { name: "s10-made", make: s10_something_is_made },
     Shape { name: "s11", make: s11_stale_handle },
@@ -862,6 +864,56 @@ fn s9_one_tag(b: &mut Build) {
 /// Somebody writes meanwhile.
 fn s9_a_writer(b: &mut Build) {
     two_snapshots(b, 1, false);
+}
+
+/// Somebody opens it meanwhile, and writes.
+fn s9_an_open(b: &mut Build) {
+    b.clients(3);
+    let opened = b.begin(0, A);
+    let mut taken = [opened, b.then(1, opened, Action::Open { name: A })];
+    for tag in 0..b.rng.between(2, 4) as Number {
+        let (client, plus) = (usize::from(tag % 2 == 1), b.rng.ms(0, 25));
+        let action = Action::Snapshot { name: A, tag };
+        taken[client] = b.later(client as Place, taken[client], plus, action);
+    }
+    let plus = b.rng.ms(0, 120);
+    let here = b.later(2, opened, plus, Action::Open { name: A });
+    let plus = b.rng.ms(0, 60);
+    b.later(2, here, plus, Action::Write { name: A, at: 1, len: 1 });
+}
+
+/// One of two snapshots does not come to its end for some time, or not at all.
+fn s9_one_breaks_off(b: &mut Build) {
+    let nodes = b.rng.between(1, 3) as usize;
+    b.nodes(nodes, nodes);
+    b.clients(2);
+    let opened = b.begin(0, A);
+    let here = b.then(1, opened, Action::Open { name: A });
+    let mut last = opened;
+    for tag in 0..b.rng.between(1, 3) as Number {
+        let (at, plus) = (b.rng.below(b.objects) * OBJECT, b.rng.ms(0, 20));
+        last = b.later(0, last, plus, Action::Write { name: A, at, len: 1 });
+        let plus = b.rng.ms(0, 20);
+        last = b.later(0, last, plus, Action::Snapshot { name: A, tag });
+        let at = b.rng.below(b.objects) * OBJECT;
+        last = b.then(0, last, Action::Write { name: A, at, len: 1 });
+    }
+    let plus = b.rng.ms(0, 60);
+    let broken = b.later(1, here, plus, Action::Snapshot { name: A, tag: 7 });
+    let (at, nth, by) = (b.rng.ms(15, 200), b.rng.below(8) as u32, b.rng.ms(500, 6000));
+    let matches = b.rng.pick(&[Kind::NewVdi, Kind::Lookup, Kind::HeaderWrite]);
+    match b.rng.below(4) {
+        0 => b.schedule.ops[broken as usize].drop_at = Some(b.rng.between(4, 20) as u32),
+        1 => b.fault(Fault::Late { client: 1, nth, matches, by }),
+        2 => {
+            let restart = Some(b.rng.ms(300, 3000));
+            b.fault(Fault::Kill { node: nodes - 1, at, restart });
+        }
+        _ => {
+            b.fault(Fault::Stall { node: nodes - 1, at, length: Some(by) });
+        }
+    }
+    b.quiesce(6000, 10_000);
 }
 
 fn two_snapshots(b: &mut Build, third: u64, same_tag: bool) {
