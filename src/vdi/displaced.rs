@@ -78,12 +78,22 @@ impl Family<'_> {
         Ok(None)
     }
 
+    /// The working VDI and what it lacks, where that was displaced last.
+    pub async fn lacking(&self) -> Result<Option<(Vid, Lost)>> {
+        let now = match inode::lookup(self.cluster, self.op, self.name, &Which::WORKING).await {
+            result if inode::is_gone(&result) => return Ok(None),
+            result => result?,
+        };
+        let lost = self.lost_by(&self.read(now).await?).await?;
+        Ok(lost.map(|lost| (now, lost)))
+    }
+
     /// What was displaced where `made` was made, and is newer than what that was made of.
     pub async fn lost_by(&self, made: &InodeHeader) -> Result<Option<Lost>> {
         let Some((parent, header)) = self.parent(made).await? else { return Ok(None) };
-        let seconds = |time: u64| time >> 32;
-        let apart = seconds(made.create_time.get()).abs_diff(seconds(header.snap_ctime.get()));
-        if header.snap_ctime == made.create_time || apart > AT_ONCE {
+        if header.snap_ctime == made.create_time
+            || !near(made.create_time.get(), header.snap_ctime.get())
+        {
             return Ok(None);
         }
         let Some((vid, header)) = self.displaced_by(made).await? else { return Ok(None) };
@@ -160,7 +170,7 @@ impl Family<'_> {
     }
 
     /// What a VDI was made of, unless that has another name: then it is a clone.
-    async fn parent(&self, header: &InodeHeader) -> Result<Option<Lost>> {
+    pub async fn parent(&self, header: &InodeHeader) -> Result<Option<Lost>> {
         let Some(vid) = Vid::new(header.parent_vdi_id.get()).filter(|vid| !vid.is_none()) else {
             return Ok(None);
         };
@@ -183,6 +193,16 @@ impl Family<'_> {
 /// Whether a VDI is deleted, or a snapshot that is being deleted.
 pub fn is_going(header: &InodeHeader) -> bool {
     header.is_deleted() || inode::is_doomed(header)
+}
+
+/// Whether two snapshots may have been taken by operations that met each other.
+pub fn at_once(one: &InodeHeader, other: &InodeHeader) -> bool {
+    near(one.snap_ctime.get(), other.snap_ctime.get())
+}
+
+/// Times have their seconds in the upper half (0.7).
+fn near(one: u64, other: u64) -> bool {
+    (one >> 32).abs_diff(other >> 32) <= AT_ONCE
 }
 
 /// Another client may have resized a VDI just before a NEW_VDI, with `arm`, made `vid` of it, and

@@ -6,7 +6,7 @@ use sheepdog_proto::header::VdiArm;
 use sheepdog_proto::inode::{STORE_ARRAY, TAG_OFFSET, VDI_SIZE_OFFSET};
 use sheepdog_proto::{InodeHeader, MAX_COPIES, SdResult, Vid, field_text};
 
-use super::displaced::{Family, PUT_BACK, is_going, keep_size};
+use super::displaced::{Family, PUT_BACK, at_once, is_going, keep_size};
 use super::entries::scan;
 use super::inode::{self, Name, NewVdi, Which, answered};
 use super::{Client, Opened, Vdi, list};
@@ -29,7 +29,7 @@ impl Client {
             return Err(Error::Invalid("the tag is empty"));
         }
         let wanted = Which::snapshot(tag, 0)?;
-        let (cluster, seen) = (&self.cluster, vdi.view().vid);
+        let cluster = &self.cluster;
         let family = Family { cluster, op, name: &vdi.name };
         self.tag_is_free(op, &vdi.name, &wanted).await?;
         // A 1.0 server overwrites map updates that come in while it takes a snapshot (4.2).
@@ -63,7 +63,7 @@ impl Client {
             }
             keep_size(cluster, op, &arm, &old, (new, &made)).await?;
             vdi.switch_to(cluster, op, new).await?;
-            if self.tag(op, &vdi.name, vid, &wanted, seen).await? {
+            if self.tag(op, &vdi.name, vid, &wanted).await? {
                 return Ok(vid);
             }
         }
@@ -96,36 +96,30 @@ impl Client {
     /// would be. False where it is another client's after all. Where another has used the tag
     /// meanwhile, it stays without one: another's map update that was on its way may have released
     /// an object that a deletion would release again (4.2).
-    ///
-    /// `seen` was the working VDI when the tag was first known to be free.
-    async fn tag(&self, op: &Op, name: &Name, vid: Vid, wanted: &Which, seen: Vid) -> Result<bool> {
+    async fn tag(&self, op: &Op, name: &Name, vid: Vid, wanted: &Which) -> Result<bool> {
         let cluster = &self.cluster;
-        self.tag_is_free(op, name, wanted).await?;
-        let mut header = inode::read_header(cluster, op, vid).await?;
+        let header = inode::read_header(cluster, op, vid).await?;
         if !header.tag().is_empty() {
             return Ok(false);
         }
+        self.tag_is_free(op, name, wanted).await?;
         let tag = |tag: &[u8]| inode::write_header(cluster, op, vid, TAG_OFFSET, tag.to_vec());
         tag(wanted.tag()).await?;
-        // The newest is found, and others that came since are on the way back to what was there at
-        // first: of two clients one at least sees the other.
+        // The newest is found, and of those before it, which others may have been at at the same
+        // time, one at least sees the other.
+        let family = Family { cluster, op, name };
         let mut alone = match inode::lookup(cluster, op, name, wanted).await {
             // Another client has given it a tag of its own.
             result if inode::is_gone(&result) => return Ok(false),
             result => result? == vid,
         };
-        // One that was made before we began may still have been without its tag.
-        let mut last = vid == seen;
-        while alone
-            && let Some(parent) = Vid::new(header.parent_vdi_id.get()).filter(|vid| !vid.is_none())
-        {
-            header = inode::read_header(cluster, op, parent).await?;
-            // A clone comes from a snapshot of another name; a deleted one has none.
-            let ours = header.name() == field_text(name.field());
-            alone = !ours || header.tag() != field_text(wanted.tag());
-            if std::mem::replace(&mut last, parent == seen) {
+        let mut last = header;
+        while alone && let Some((_, parent)) = family.parent(&last).await? {
+            if !at_once(&header, &parent) {
                 break;
             }
+            alone = parent.tag() != field_text(wanted.tag());
+            last = parent;
         }
         if alone {
             return Ok(true);
@@ -210,14 +204,32 @@ impl Client {
 
     /// Deletes a snapshot. Others, clones and the working VDI keep what they share with it.
     pub async fn delete_snapshot(&self, op: &Op, name: Name, which: Which) -> Result<()> {
-        let vid = inode::lookup(&self.cluster, op, &name, &which).await?;
-        if lock(&self.open).snapshots.contains_key(&vid) {
-            return Err(Error::Refused(Refusal::Open));
-        }
-        // Never the working VDI, whatever a server finds under a tag or an id.
-        if !inode::read_header(&self.cluster, op, vid).await?.is_snapshot() {
-            return Err(inode::no_tag());
-        }
+        let family = Family { cluster: &self.cluster, op, name: &name };
+        let limit = Instant::now() + PUT_BACK;
+        let vid = loop {
+            let vid = inode::lookup(&self.cluster, op, &name, &which).await?;
+            if lock(&self.open).snapshots.contains_key(&vid) {
+                return Err(Error::Refused(Refusal::Open));
+            }
+            let header = inode::read_header(&self.cluster, op, vid).await?;
+            // Never the working VDI, whatever a server finds under a tag or an id.
+            if !header.is_snapshot() {
+                return Err(inode::no_tag());
+            }
+            let lacking = match header.tag().is_empty() {
+                true => family.lacking().await?,
+                false => None,
+            };
+            match lacking {
+                // What another client's snapshot has displaced is no snapshot.
+                Some((now, lost)) if lost.0 == vid => {
+                    if !family.restore(now, lost, limit, self.servers.are_older()).await? {
+                        break vid;
+                    }
+                }
+                _ => break vid,
+            }
+        };
         self.delete_found(op, &name, &which, vid).await
     }
 

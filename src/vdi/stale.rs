@@ -161,9 +161,14 @@ impl Vdi {
             return Ok(());
         }
         let vid = seen.vid;
-        let entry = inode::read_entries(cluster, op, vid, index, 1).await?[0];
+        let before = inode::read_entries(cluster, op, vid, index, 1).await?[0];
         // Afterwards: of a VDI that got the id of the old one (3.3) the entry says nothing.
         let header = inode::read_header(cluster, op, vid).await?;
+        let entry = inode::read_entries(cluster, op, vid, index, 1).await?[0];
+        if entry != before {
+            // Whoever deletes it is at it.
+            return Ok(());
+        }
         if header.is_deleted() && entry == vid.get() {
             // The server removes what the entry named. Nobody shares it: nothing can be derived
             // from a VDI that was deleted when the entry was stored.

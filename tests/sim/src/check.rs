@@ -1239,7 +1239,8 @@ impl<'a> Judge<'a> {
     ///
     /// The same where a discard, or a resize, reaches a snapshot within one round trip (7.2).
     ///
-    /// Nor that of several resizes beside a snapshot one counts that was not the last.
+    /// Nor that of several resizes beside a snapshot one counts that was not the last, or that of
+    /// one nothing is left where the snapshot is deleted by its id before it is told of.
     ///
     /// Nor that a lock stays whose answer was lost (5.15).
     ///
@@ -1279,16 +1280,27 @@ impl<'a> Judge<'a> {
     }
 
     fn is_snapshot_beside_resizes(&self) -> bool {
-        self.records.iter().any(|snapshot| {
-            let beside = self.records.iter().filter(|resize| {
-                matches!(resize.action, Action::Resize { .. })
-                    && resize.client != snapshot.client
-                    && resize.working() == snapshot.action.name()
-                    && !self.is_over(resize, snapshot)
-                    && !self.is_over(snapshot, resize)
-            });
-            matches!(snapshot.action, Action::Snapshot { .. }) && beside.count() > 1
-        })
+        let beside = |snapshot: &Record, other: &Record| {
+            other.client != snapshot.client
+                && other.outcome != Outcome::Skipped
+                && !self.is_over(other, snapshot)
+                && !self.is_over(snapshot, other)
+        };
+        let snapshots = self.records.iter();
+        snapshots.filter(|record| matches!(record.action, Action::Snapshot { .. })).any(
+            |snapshot| {
+                let others = || self.records.iter().filter(|other| beside(snapshot, other));
+                let resizes = others().filter(|resize| {
+                    matches!(resize.action, Action::Resize { .. })
+                        && resize.working() == snapshot.action.name()
+                });
+                let deleted = others().any(|delete| {
+                    matches!(delete.action, Action::DeleteSnap { which: Which::Id(_), .. })
+                        && delete.action.name() == snapshot.action.name()
+                });
+                resizes.count() > usize::from(!deleted)
+            },
+        )
     }
 
     fn is_snapshot_beside_change(&self) -> bool {
