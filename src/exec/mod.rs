@@ -9,12 +9,14 @@ mod agenda;
 mod join;
 mod tasks;
 mod timers;
+mod turns;
 mod wait;
 
 pub use agenda::{Completion, Hold};
 pub use join::{join, try_for_each_concurrent};
 pub use tasks::{Budget, Share, Tasks};
 pub use timers::{TimerId, Timers};
+pub use turns::{Gate, IndexHold, IndexLocks, Quiet};
 pub use wait::WaitList;
 
 use std::cell::RefCell;

@@ -22,13 +22,13 @@ use sheepdog_proto::inode::STORE_ARRAY;
 use sheepdog_proto::{Oid, Request, SdResult, op};
 
 use super::inode::{self, answered, standing, write_request};
-use super::map::{IndexHold, Missing, PAGE, owner};
+use super::map::{Missing, PAGE, owner};
 use super::outcome::{Outcome, Step};
 use super::stale::Retries;
-use super::{Vdi, View, Which};
+use super::{Vdi, View, Which, closed};
 use crate::cluster::{Backoff, Call, Cluster, Op};
 use crate::error::{Error, Refusal, Result};
-use crate::exec::{lock, try_for_each_concurrent};
+use crate::exec::{IndexHold, lock, try_for_each_concurrent};
 use crate::net::{RecvBuf, SendBuf};
 use crate::wire::Dest;
 
@@ -167,7 +167,7 @@ impl Vdi {
         if self.which != Which::WORKING {
             return Err(Error::Refused(Refusal::ReadOnly));
         }
-        let _operation = self.operations.pass().await?;
+        let _operation = self.operations.pass().await.ok_or_else(closed)?;
         let view = self.view_of_range(cluster, op, offset, buf.len() as u64).await?;
         let piece = |p: Piece| self.write_piece(cluster, op, p.index, p.offset, buf.slice(p.range));
         match only_piece(offset, buf.len(), view.shift) {
@@ -189,7 +189,7 @@ impl Vdi {
     ) -> Result<()> {
         let mut retries = Retries::default();
         loop {
-            let pass = self.pieces.pass().await?;
+            let pass = self.pieces.pass().await.ok_or_else(closed)?;
             let view = self.view();
             // Cut off meanwhile: written now, it would come back when the VDI grows again.
             let end = (u64::from(index) << view.shift) + u64::from(offset) + buf.len() as u64;

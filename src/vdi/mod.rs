@@ -34,11 +34,11 @@ pub use list::Info;
 pub use range::{Extent, ExtentKind};
 
 use crate::cluster::{Cluster, Op};
-use crate::error::Result;
-use crate::exec::lock;
+use crate::error::{Error, Result};
+use crate::exec::{Gate, IndexLocks, Quiet, lock};
 use btree::Tree;
 use generation::Servers;
-use map::{Gate, IndexLocks, Pages, Quiet};
+use map::Pages;
 use open::{OpenVdis, Opened};
 
 /// A program's view of one cluster: what an `sd_t` stands for.
@@ -88,6 +88,11 @@ struct View {
     size: u64,
     shift: u8,
     store_policy: u8,
+}
+
+/// What an operation is told of a VDI that is being closed.
+fn closed() -> Error {
+    Error::Invalid("the VDI is closed")
 }
 
 impl Client {

@@ -10,7 +10,7 @@ use super::inode::{self, standing};
 use super::io::{Piece, objects, piece};
 use super::outcome::{Outcome, Step};
 use super::stale::Retries;
-use super::{Vdi, View, Which, btree};
+use super::{Vdi, View, Which, btree, closed};
 use crate::cluster::{Cluster, Op};
 use crate::error::{Error, Refusal, Result};
 use crate::exec::try_for_each_concurrent;
@@ -41,7 +41,7 @@ impl Vdi {
         if self.which != Which::WORKING {
             return Err(Error::Refused(Refusal::ReadOnly));
         }
-        let _operation = self.operations.pass().await?;
+        let _operation = self.operations.pass().await.ok_or_else(closed)?;
         let view = self.view_of_range(cluster, op, offset, len).await?;
         let len = usize::try_from(len).map_err(|_| Error::Invalid("the length"))?;
         // What is known as a hole is left alone: it must be known of the right VDI.
@@ -80,7 +80,7 @@ impl Vdi {
     async fn discard_piece(&self, cluster: &Cluster, op: &Op, piece: Piece) -> Result<()> {
         let mut retries = Retries::default();
         loop {
-            let pass = self.pieces.pass().await?;
+            let pass = self.pieces.pass().await.ok_or_else(closed)?;
             let view = self.view();
             let start = u64::from(piece.index) << view.shift;
             let end = start + u64::from(piece.offset) + piece.range.len() as u64;

@@ -9,7 +9,7 @@ use super::inode::{self, is_gone};
 use super::locks::LockGuard;
 use super::map::owner;
 use super::outcome::Outcome;
-use super::{Vdi, View, Which};
+use super::{Vdi, View, Which, closed};
 use crate::clock::Instant;
 use crate::cluster::{Backoff, Call, Cluster, Op};
 use crate::error::{Error, Refusal, Result};
@@ -303,7 +303,7 @@ impl Vdi {
                 // Nobody else would give it back.
                 drop(guard);
                 self.servers.strays.release(cluster, op).await?;
-                return Err(Error::Invalid("the VDI is closed"));
+                return Err(closed());
             }
         }
         loop {
