@@ -9,9 +9,9 @@
 //! - `net`: sockets, and the callers' memory that goes through them.
 //!
 //! Beside them: `exec`, which runs the `async fn`s that operations are, `loops`, which has the
-//! program's event loop call them, [`error`], and the crate `sheepdog-proto`, the only place that
-//! knows an offset. What the servers do and what a client
-//! owes them stands in `docs/protocol.md`, which comments cite by section.
+//! program's event loop call them, `tree`, the index of a hypervolume as data, [`error`], and the crate
+//! `sheepdog-proto`, the only place that knows an offset. What the servers do and what a client owes
+//! them stands in `docs/protocol.md`, which comments cite by section.
 
 mod clock;
 pub mod cluster;
@@ -21,5 +21,6 @@ mod ffi;
 mod loops;
 mod net;
 mod sync;
+mod tree;
 pub mod vdi;
 mod wire;

@@ -36,7 +36,7 @@ pub use range::{Extent, ExtentKind};
 use crate::cluster::{Cluster, Op};
 use crate::error::{Error, Result};
 use crate::exec::{Gate, IndexLocks, Quiet, lock};
-use btree::Tree;
+use crate::tree::Tree;
 use generation::Servers;
 use map::Pages;
 use open::{OpenVdis, Opened};

@@ -29,6 +29,9 @@ pub mod wire;
 #[path = "../../../src/cluster/mod.rs"]
 pub mod cluster;
 
+#[path = "../../../src/tree.rs"]
+mod tree;
+
 #[path = "../../../src/vdi/mod.rs"]
 pub mod vdi;
 
