@@ -992,9 +992,10 @@ int sd_wait(sd_t sd, int timeout_ms);
  * Requests in flight go on, and end once something dispatches. Does nothing where `sd` is not
  * attached, or where its loop has been destroyed.
  *
- * In the thread that runs the loop, callbacks included, or where no thread does, the loop has let
- * go of `sd` when this returns; libuv gives the memory back in the next turn of the loop. Called
- * in another thread while the loop runs, it lets go in its next turn, which this brings about.
+ * Only the loop itself takes out what it watches, whichever thread runs it: at the end of the
+ * callback that this is called in, otherwise in its next turn, which this brings about. A loop that
+ * has nothing else to do ends with that turn. One that does not run again may be destroyed as it
+ * is, as it may before sd_detach(); libuv lets a loop be closed only after that turn.
  */
 int sd_detach(sd_t sd);
 

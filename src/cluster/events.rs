@@ -10,10 +10,12 @@ use super::{Cluster, Core, Link, LinkState, Op};
 use crate::clock::Instant;
 use crate::error::{Error, Result};
 use crate::exec::{Completion, Hold, catch_panic, lock};
-use crate::net::{EventSet, Interest, WakeFd, interest};
+use crate::net::{EventSet, Interest, Tap, WakeFd, interest};
 
 /// Callbacks of one dispatch, so that a busy handle does not starve the program's other events.
 const MAX_CALLBACKS: usize = 1024;
+
+const NO_FD: Error = Error::NoMem("no file descriptor left");
 
 /// What an event loop watches.
 pub(super) struct Events {
@@ -29,12 +31,17 @@ impl Cluster {
         Ok(self.events()?.fd())
     }
 
+    /// A descriptor of its own for one event loop, which is readable when that one is.
+    pub fn tap(&self) -> Result<Tap> {
+        let set = self.events()?;
+        Tap::new(&set).map_err(|_| NO_FD)
+    }
+
     fn events(&self) -> Result<Arc<EventSet>> {
         let mut core = lock(&self.core);
         if let Some(events) = &core.events {
             return Ok(events.set.clone());
         }
-        const NO_FD: Error = Error::NoMem("no file descriptor left");
         let descriptor = Arc::new(WakeFd::new().map_err(|_| NO_FD)?);
         let set = Arc::new(EventSet::new(&descriptor).map_err(|_| NO_FD)?);
         self.descriptors.keep_wake(&descriptor);
@@ -79,11 +86,6 @@ impl Cluster {
     /// The right to call a function of the program's, which a close waits for.
     pub fn calling(&self) -> Result<Hold<'_>> {
         self.tasks.agenda.call().ok_or(Error::Canceled)
-    }
-
-    /// Has the event loop call dispatch though there may be no work.
-    pub fn nudge(&self) {
-        self.ask_for_dispatch(&mut lock(&self.core));
     }
 
     /// Does the work that there is: I/O, timers, callbacks. Never blocks.

@@ -88,7 +88,7 @@ struct Core {
     was_connected: bool,
     /// What an event loop watches, once there is one.
     events: Option<Events>,
-    /// Something waits to be sent by a dispatch, or one is wanted for its own sake.
+    /// Something waits to be sent by a dispatch.
     unsent: bool,
 }
 
@@ -389,10 +389,9 @@ impl Cluster {
     }
 
     /// In the child of a fork, where this can be used for nothing else, and is never dropped: closes
-    /// the child's copies of its descriptors, that which an event loop watches only where `watched`
-    /// says so.
-    pub fn close_copies(&self, watched: bool) {
-        self.descriptors.close_copies(watched);
+    /// the child's copies of its descriptors.
+    pub fn close_copies(&self) {
+        self.descriptors.close_copies();
     }
 
     /// When nodes have last joined or left, as far as known: they move objects after that.

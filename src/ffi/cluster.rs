@@ -115,7 +115,8 @@ pub unsafe extern "C" fn sd_close(sd: *mut sd_t) -> c_int {
         let client = match entry::remove_client(handle)? {
             Owned::Here(client) => client,
             Owned::ByParent(copy) => {
-                fork::give_back(copy, loops::detach_copy(handle as usize));
+                loops::detach(handle as usize);
+                fork::give_back(copy);
                 out.set(std::ptr::null_mut());
                 return Ok(());
             }

@@ -21,14 +21,14 @@ pub use crate::exec::process;
 /// Copies of the parent's that its other threads were in: nobody can tell what may be freed.
 static LEFT: Mutex<Vec<Arc<Client>>> = Mutex::new(Vec::new());
 
-/// Frees the child's copy of a client. `detached`: no event loop watches its descriptor.
-pub fn give_back(copy: Arc<Client>, detached: bool) {
+/// Frees the child's copy of a client, which no event loop calls any more.
+pub fn give_back(copy: Arc<Client>) {
     match Arc::try_unwrap(copy) {
         // No thread was in it, and nothing asynchronous was in flight: whoever is holds a count.
         // So nothing of it is locked or half changed, and to drop it sends nothing.
         Ok(client) => drop(client),
         Err(copy) => {
-            copy.cluster.close_copies(detached);
+            copy.cluster.close_copies();
             lock(&LEFT).push(copy);
         }
     }

@@ -20,7 +20,7 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
 
-use super::{IoVecs, RecvBuf, descriptors, memory};
+use super::{Descriptors, IoVecs, RecvBuf, descriptors, memory};
 
 /// Where a gateway listens.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -238,6 +238,42 @@ impl Drop for EventSet {
 impl AsFd for EventSet {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.epoll.as_fd()
+    }
+}
+
+/// A descriptor that is readable when an [`EventSet`] is, until it is ended: then it is for good.
+pub struct Tap {
+    epoll: OwnedFd,
+    signal: WakeFd,
+}
+
+impl Tap {
+    pub fn new(set: &EventSet) -> io::Result<Tap> {
+        let (epoll, signal) = (epoll::create(epoll::CreateFlags::CLOEXEC)?, WakeFd::new()?);
+        for fd in [set.as_fd(), signal.as_fd()] {
+            epoll::add(&epoll, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
+        }
+        // No copy of it is closed before whoever watches it has let go: it is no cluster's.
+        Descriptors::new().keep_tap(epoll.as_fd(), signal.as_fd());
+        Ok(Tap { epoll, signal })
+    }
+
+    pub fn fd(&self) -> RawFd {
+        self.epoll.as_raw_fd()
+    }
+
+    /// Has whoever watches it look, once and for all.
+    pub fn end(&self) {
+        self.signal.set();
+        // In the child of a fork, where an eventfd is in its place (descriptors::Held::part). An
+        // epoll set takes no bytes.
+        let _ = write(&self.epoll, &1u64.to_ne_bytes());
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        descriptors::forget(self.epoll.as_fd());
     }
 }
 
