@@ -17,12 +17,7 @@ use crate::vdi::{Client, Name, Vdi, Which};
 
 /// Runs the body of a C function: its result as a code. No panic leaves it, nor prints anything.
 pub fn enter(body: impl FnOnce() -> Result<()>) -> c_int {
-    // The hook is the library's own, since its copy of the standard library is.
-    #[cfg(not(test))]
-    {
-        static HOOK: std::sync::Once = std::sync::Once::new();
-        HOOK.call_once(|| std::panic::set_hook(Box::new(|panic| log::error!("{panic}"))));
-    }
+    fork::prepare();
     let _uncancelled = program::Uncancelled::new();
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => 0,
