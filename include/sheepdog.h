@@ -515,8 +515,9 @@ extern "C" {
 const char *sd_strerror(int result);
 
 /**
- * The errno that says what a result code says, as a positive number, 0 for SD_RES_SUCCESS. EIO
- * for whatever errno has no better word for.
+ * The errno that says what a result code says, as a positive number, 0 for SD_RES_SUCCESS. EAGAIN
+ * for a cluster that starts or recovers, ENXIO for one that is not formatted, EIO for whatever errno
+ * has no better word for.
  */
 int sd_result_to_errno(int result);
 
@@ -524,6 +525,17 @@ int sd_result_to_errno(int result);
  * The version of the library, as "1.0.0". The string is constant.
  */
 const char *sd_version(void);
+
+/**
+ * Why this thread's last call of the library failed, in words: what it was about, what a server or
+ * the system said, and which one; of a request that timed out behind something that was given up
+ * before, what that is. In a callback, until it calls the library itself: why its request failed. ""
+ * after a success; never NULL. The string stays until this thread's next call of the library.
+ *
+ * For people: what it says may be another text in another release. sd_strerror(),
+ * sd_result_to_errno(), sd_version() and this function leave it as it is.
+ */
+const char *sd_last_error(void);
 
 /**
  * Has `fn` called with every message of the library up to `level`, from whatever thread it comes

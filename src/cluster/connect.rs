@@ -15,7 +15,7 @@ use crate::clock::Instant;
 use crate::error::{Error, Result};
 use crate::exec::{WaitList, lock};
 use crate::net::{Endpoint, Socket, is_retry};
-use crate::wire::{Dest, Reply, Wire};
+use crate::wire::{Dest, Lost, Reply, Wire};
 
 /// How long one gateway may take to connect and to answer the first request while others are
 /// there to be tried.
@@ -48,12 +48,12 @@ impl Cluster {
             if let Some(link) = self.current(op)? {
                 return Ok(link);
             }
-            let mut error = Error::NotConnected("no gateway".into());
+            let mut error = Error::NotConnected("".into());
             for _ in 0..self.gateways.len() {
                 match self.connect_next(op).await {
                     Ok(link) => return Ok(link),
-                    Err(e @ (Error::Canceled | Error::TimedOut)) => return Err(e),
-                    Err(e) => error = e,
+                    Err(e @ (Error::Canceled | Error::TimedOut(_))) => return Err(e),
+                    Err(e) => error = error.beside(e),
                 }
             }
             let wait = !op.first && lock(&self.core).was_connected && is_worth_waiting(&error);
@@ -102,10 +102,9 @@ impl Cluster {
     async fn connect_next(&self, op: &Op) -> Result<LinkId> {
         let gateway = lock(&self.core).take_next_gateway(self.gateways.len());
         let endpoint = &self.gateways[gateway];
+        let unreachable =
+            |why: &dyn std::fmt::Display| Error::NotConnected(format!("{endpoint}: {why}").into());
         let attempt = pin!(async {
-            let unreachable = |why: &dyn std::fmt::Display| {
-                Error::NotConnected(format!("{endpoint}: {why}").into())
-            };
             let socket = loop {
                 match Socket::start_connect(endpoint) {
                     // The server's queue is full, and a Unix socket does not wait for room there as
@@ -130,31 +129,24 @@ impl Cluster {
         let attempt_op = Op { deadline: Some(until), ..*op };
         match self.within(&attempt_op, attempt).await {
             Ok(link) => {
-                let gateway = {
-                    let mut core = lock(&self.core);
-                    core.was_connected = true;
-                    // It may have broken right after it answered.
-                    let gateway = core.up(link).map(|link| {
-                        link.greeting = false;
-                        link.gateway
-                    });
-                    if core.current.is_none() && gateway.is_some() {
-                        core.make_current(link);
-                    }
-                    gateway
-                };
-                let Some(gateway) = gateway else {
-                    return Err(Error::NotConnected(format!("{endpoint}: closed").into()));
-                };
+                // It may have broken right after it answered.
+                let gateway = lock(&self.core).greeted(link).map_err(|why| unreachable(&why))?;
                 log::info!("connected to gateway {}", self.gateways[gateway]);
                 Ok(link)
             }
             Err(error) => {
+                let error = match error {
+                    Error::Lost(Lost { corrupt: Some(corrupt), .. }) => {
+                        let why = format!("{endpoint} is no sheepdog server: {}", corrupt.0);
+                        Error::NoSheep(why.into())
+                    }
+                    Error::Lost(_) => unreachable(&"closed without an answer"),
+                    error => error,
+                };
                 log::warn!("gateway {endpoint}: {error}");
                 match error {
-                    Error::TimedOut if op.deadline.is_none_or(|d| Instant::now() < d) => {
-                        let why = format!("{endpoint}: no answer in time");
-                        Err(Error::NotConnected(why.into()))
+                    Error::TimedOut(_) if op.deadline.is_none_or(|d| Instant::now() < d) => {
+                        Err(unreachable(&"no answer in time"))
                     }
                     error => Err(error),
                 }
@@ -288,6 +280,23 @@ impl Core {
         gateway
     }
 
+    /// A link is one to a gateway, which one, and may be used; or why it is down.
+    fn greeted(&mut self, id: LinkId) -> Result<usize, Arc<str>> {
+        self.was_connected = true;
+        let link = self.get(id).ok_or("closed")?;
+        link.greeting = false;
+        let gateway = link.gateway;
+        let end = match &link.state {
+            LinkState::Draining(why) | LinkState::Down(why, _) => Err(why.clone()),
+            LinkState::Connecting(_) | LinkState::Up => Ok(gateway),
+        };
+        if end.is_ok() && self.current.is_none() {
+            self.make_current(id);
+        }
+        self.forget_if_done(id.key);
+        end
+    }
+
     /// Requests go out on this link from now on. The list is tried from its start again once it is
     /// gone.
     pub(super) fn make_current(&mut self, id: LinkId) {
@@ -297,10 +306,23 @@ impl Core {
     }
 }
 
+impl Error {
+    /// What to say of two gateways that failed: of all that were not reached, or what the later
+    /// one was.
+    fn beside(self, later: Error) -> Error {
+        match (self, later) {
+            (Error::NotConnected(first), Error::NotConnected(second)) if !first.is_empty() => {
+                Error::NotConnected(format!("{first}; {second}").into())
+            }
+            (_, later) => later,
+        }
+    }
+}
+
 /// Whether a failed attempt may succeed later without anybody's doing.
 fn is_worth_waiting(error: &Error) -> bool {
     match error {
-        Error::NotConnected(_) | Error::Lost(_) => true,
+        Error::NotConnected(_) | Error::NoSheep(_) | Error::Lost(_) => true,
         Error::Server { result, .. } => classify(*result) != Class::Final,
         _ => false,
     }

@@ -108,7 +108,7 @@ struct Link {
     /// The probe was not answered in time: other gateways are asked until something comes. Never
     /// taken for dead: what it has it may carry out at any time.
     silent: bool,
-    /// It is not known yet what is behind it.
+    /// It is not known yet what is behind it: whoever connects has it, and its end.
     greeting: bool,
     /// The peer takes no more for now.
     stuck: bool,
@@ -379,7 +379,7 @@ impl Cluster {
         self.tasks.agenda.deliver_last();
         match result {
             // Something of ours may still happen, or a lock remains.
-            Err(Error::TimedOut) => Err(Error::TimedOut),
+            Err(error @ Error::TimedOut(_)) => Err(error),
             Err(error) => {
                 log::warn!("close: {error}");
                 Ok(())
@@ -456,7 +456,7 @@ impl Cluster {
         .await;
         result.unwrap_or_else(|| {
             self.pass_over_silent_link(op);
-            Err(Error::TimedOut)
+            Err(Error::TimedOut(self.delay(op)))
         })
     }
 
@@ -501,7 +501,8 @@ impl Cluster {
         let mut woken = Vec::new();
         {
             let mut core = lock(&self.core);
-            if core.get(link).is_some() {
+            if let Some(entry) = core.get(link) {
+                entry.greeting = false;
                 core.fail(link.key, End::Unwanted(why));
                 core.collect(link.key, &mut woken);
             }
@@ -622,7 +623,8 @@ impl Core {
     /// Removes a link that has ended, once nobody has to be told any more.
     fn forget_if_done(&mut self, key: usize) {
         let link = &self.links[key];
-        if matches!(link.state, LinkState::Down(..)) && link.wire.in_flight() == 0 {
+        let is_down = matches!(link.state, LinkState::Down(..));
+        if is_down && !link.greeting && link.wire.in_flight() == 0 {
             self.links.remove(key);
         }
     }

@@ -210,6 +210,7 @@ pub(super) struct Entry {
     pub call: CallId,
     pub opcode: u8,
     pub link: LinkId,
+    pub gateway: usize,
     pub id: Id,
     pub since: Instant,
     pub end: End,
@@ -249,6 +250,8 @@ pub(super) struct Pending {
     entries: Vec<Entry>,
     pub late: Vec<Late>,
     pub waiters: WaitList,
+    /// Who waits: when its operation began, and for what. For those who ask why.
+    pub waiting: Vec<(Instant, Touches, CallId)>,
 }
 
 impl Pending {
@@ -258,12 +261,7 @@ impl Pending {
 
     /// Whether something is in the way of what touches this. The earlier copies of `call` are not.
     pub fn blocks(&self, touches: &Touches, call: CallId) -> Option<Blocked> {
-        let full = self.entries.len() >= MAX && touches.change_anything();
-        let in_the_way = self.entries.iter().filter(|entry| {
-            full || entry.call != call
-                && touches.iter().any(|touch| entry.touches.iter().any(|it| touch.meets(it)))
-        });
-        in_the_way.fold(None, |found: Option<Blocked>, entry| {
+        self.in_the_way(touches, call).fold(None, |found: Option<Blocked>, entry| {
             let vanished = match entry.end {
                 End::Vanished { gateway, epoch } => Some((gateway, epoch)),
                 End::Open | End::Closed(_) => None,
@@ -273,6 +271,20 @@ impl Pending {
                 vanished: found.and_then(|found| found.vanished).or(vanished),
             })
         })
+    }
+
+    fn in_the_way(&self, touches: &Touches, call: CallId) -> impl Iterator<Item = &Entry> {
+        let full = self.entries.len() >= MAX && touches.change_anything();
+        self.entries.iter().filter(move |entry| {
+            full || entry.call != call
+                && touches.iter().any(|touch| entry.touches.iter().any(|it| touch.meets(it)))
+        })
+    }
+
+    /// The oldest of what the operation waits for that began at `started`.
+    pub fn waited_for(&self, started: Instant) -> Option<&Entry> {
+        let (_, touches, call) = self.waiting.iter().find(|(at, ..)| *at == started)?;
+        self.in_the_way(touches, *call).min_by_key(|entry| entry.since)
     }
 
     /// Whether a reply on this link would end something.
@@ -367,7 +379,17 @@ mod tests {
     fn entry(touches: Touches, call: CallId) -> Entry {
         let id = Wire::new().submit(Request::default(), SendBuf::EMPTY, Dest::None).unwrap();
         let (opcode, since) = (op::WRITE_OBJ, Instant::now());
-        Entry { touches, call, opcode, link: LINK, id, since, end: End::Open, payload: None }
+        Entry {
+            touches,
+            call,
+            opcode,
+            link: LINK,
+            gateway: 0,
+            id,
+            since,
+            end: End::Open,
+            payload: None,
+        }
     }
 
     /// Whether `later` waits while `pending` may still happen.

@@ -4,7 +4,7 @@ use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::sync::Arc;
 
 use super::entry::{self, Out, Owned, enter};
-use super::fork;
+use super::{fork, last};
 use crate::cluster::{Cluster, address};
 use crate::error::Result;
 use crate::loops;
@@ -13,6 +13,14 @@ use crate::vdi::Client;
 
 /// cbindgen:ignore
 pub type sd_t = *mut c_void;
+
+/// # Safety
+/// As [`entry::text`]; NULL is "".
+unsafe fn address_text<'a>(addr: *const c_char) -> Result<&'a [u8]> {
+    last::about_address(addr);
+    // SAFETY: as the caller promises.
+    if addr.is_null() { Ok(&[]) } else { unsafe { entry::text(addr) } }
+}
 
 fn connect(gateways: Vec<Endpoint>) -> Result<sd_t> {
     fork::watch()?;
@@ -36,8 +44,7 @@ fn connect(gateways: Vec<Endpoint>) -> Result<sd_t> {
 pub unsafe extern "C" fn sd_init(addr: *const c_char, sd: *mut sd_t) -> c_int {
     enter(|| {
         // SAFETY: the caller passes pointers as the header says.
-        let (out, addr) =
-            unsafe { (Out::new(sd)?, if addr.is_null() { &[] } else { entry::text(addr)? }) };
+        let (out, addr) = unsafe { (Out::new(sd)?, address_text(addr)?) };
         out.set(connect(address::parse(addr)?)?);
         Ok(())
     })
@@ -49,6 +56,7 @@ pub unsafe extern "C" fn sd_init(addr: *const c_char, sd: *mut sd_t) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sd_init_unix(path: *const c_char, sd: *mut sd_t) -> c_int {
     enter(|| {
+        last::about_address(path);
         // SAFETY: the caller passes pointers as the header says.
         let (out, path) = unsafe { (Out::new(sd)?, entry::text(path)?) };
         out.set(connect(address::parse_unix(path)?)?);
@@ -75,8 +83,7 @@ fn start_connect(gateways: Vec<Endpoint>) -> Result<sd_t> {
 pub unsafe extern "C" fn sd_ainit(addr: *const c_char, sd: *mut sd_t) -> c_int {
     enter(|| {
         // SAFETY: the caller passes pointers as the header says.
-        let (out, addr) =
-            unsafe { (Out::new(sd)?, if addr.is_null() { &[] } else { entry::text(addr)? }) };
+        let (out, addr) = unsafe { (Out::new(sd)?, address_text(addr)?) };
         out.set(start_connect(address::parse(addr)?)?);
         Ok(())
     })
@@ -86,6 +93,7 @@ pub unsafe extern "C" fn sd_ainit(addr: *const c_char, sd: *mut sd_t) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sd_ainit_unix(path: *const c_char, sd: *mut sd_t) -> c_int {
     enter(|| {
+        last::about_address(path);
         // SAFETY: the caller passes pointers as the header says.
         let (out, path) = unsafe { (Out::new(sd)?, entry::text(path)?) };
         out.set(start_connect(address::parse_unix(path)?)?);

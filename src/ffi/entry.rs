@@ -8,9 +8,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use super::cluster::sd_t;
-use super::fork;
 use super::program::{self, Forked};
 use super::vdi::{off_t, sd_inode, sd_vdi_t};
+use super::{fork, last};
 use crate::error::{Error, Result};
 use crate::net::{self, Access};
 use crate::vdi::{Client, Name, Vdi, Which};
@@ -19,15 +19,13 @@ use crate::vdi::{Client, Name, Vdi, Which};
 pub fn enter(body: impl FnOnce() -> Result<()>) -> c_int {
     fork::prepare();
     let _uncancelled = program::Uncancelled::new();
-    match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(Ok(())) => 0,
-        Ok(Err(error)) => {
-            log::debug!("{error}");
-            error.code()
-        }
-        Err(payload) if payload.is::<Forked>() => BAD_SD.code(),
-        Err(_) => Error::Internal("panic").code(),
-    }
+    let outer = last::begin();
+    let result = match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(result) => result,
+        Err(payload) if payload.is::<Forked>() => Err(BAD_SD),
+        Err(_) => Err(Error::Internal("panic")),
+    };
+    last::end(outer, result)
 }
 
 /// An open VDI, as a C program holds it.
@@ -49,6 +47,7 @@ pub fn new_client(client: Arc<Client>) -> Result<sd_t> {
 }
 
 pub fn client(sd: sd_t) -> Result<Arc<Client>> {
+    last::about_sd(sd as usize);
     CLIENTS.get(sd as usize).ok_or(BAD_SD)
 }
 
@@ -83,13 +82,31 @@ pub fn new_vdi(client: &Arc<Client>, vdi: Arc<Vdi>) -> Result<sd_vdi_t> {
 /// A VDI handle that belongs to `sd`.
 pub fn vdi(sd: sd_t, vdi: sd_vdi_t) -> Result<VdiHandle> {
     let client = client(sd)?;
+    last::about_vdi(vdi as usize);
     let handle = VDIS.get(vdi as usize).ok_or(BAD_VDI)?;
     if Arc::ptr_eq(&handle.client, &client) { Ok(handle) } else { Err(BAD_VDI) }
 }
 
 /// A VDI handle of any `sd_t`.
 pub fn any_vdi(vdi: sd_vdi_t) -> Result<VdiHandle> {
+    last::about_vdi(vdi as usize);
     VDIS.get(vdi as usize).ok_or(BAD_VDI)
+}
+
+/// For the words of an error: the name of a handle's VDI.
+pub fn name_of(vdi: usize) -> Option<String> {
+    let handle = VDIS.get(vdi)?;
+    Some(handle.vdi.name().to_string())
+}
+
+/// For the words of an error: the client of an `sd_t`.
+pub fn client_of(sd: usize) -> Option<Arc<Client>> {
+    CLIENTS.get(sd)
+}
+
+/// For the words of an error: the client of a VDI handle.
+pub fn client_of_vdi(vdi: usize) -> Option<Arc<Client>> {
+    VDIS.get(vdi).map(|handle| handle.client)
 }
 
 pub fn remove_vdi(vdi: sd_vdi_t) -> Result<Owned<VdiHandle>> {
@@ -113,8 +130,19 @@ pub unsafe fn text<'a>(text: *const c_char) -> Result<&'a [u8]> {
 /// # Safety
 /// As [`text`].
 pub unsafe fn name(name: *const c_char) -> Result<Name> {
+    last::about_name(name);
     // SAFETY: as the caller promises.
     Name::new(unsafe { text(name) }?)
+}
+
+/// A snapshot's tag.
+///
+/// # Safety
+/// As [`text`].
+pub unsafe fn tag<'a>(tag: *const c_char) -> Result<&'a [u8]> {
+    last::about_snapshot(tag, 0);
+    // SAFETY: as the caller promises.
+    unsafe { text(tag) }
 }
 
 /// Which snapshot: by its tag where that is neither NULL nor "", else by its id. None where the
@@ -123,6 +151,7 @@ pub unsafe fn name(name: *const c_char) -> Result<Name> {
 /// # Safety
 /// `tag` is NULL or a C string that stays as it is for the call.
 pub unsafe fn which(tag: *const c_char, idx: c_int) -> Result<Option<Which>> {
+    last::about_snapshot(tag, idx);
     // SAFETY: as the caller promises.
     let tag = if tag.is_null() { &[] } else { unsafe { text(tag)? } };
     if tag.is_empty() && idx == 0 {

@@ -41,7 +41,7 @@ pub extern "C" fn sd_wait(sd: sd_t, timeout_ms: c_int) -> c_int {
         let timeout = u64::try_from(timeout_ms).ok().map(Duration::from_millis);
         match entry::client(sd)?.cluster.wait(timeout)? {
             true => Ok(()),
-            false => Err(Error::TimedOut),
+            false => Err(Error::TimedOut(None)),
         }
     })
 }

@@ -28,7 +28,7 @@ pub unsafe extern "C" fn sd_snapshot_create(
     enter(|| {
         let handle = entry::vdi(sd, vdi)?;
         // SAFETY: the caller passes pointers as the header says.
-        let (tag, out) = unsafe { (entry::text(tag)?, Out::optional(snap_vdi)) };
+        let (tag, out) = unsafe { (entry::tag(tag)?, Out::optional(snap_vdi)) };
         let (client, vdi) = (&handle.client, &handle.vdi);
         let opened = client.cluster.run(async |op| {
             let vid = client.snapshot(op, vdi, tag).await?;

@@ -223,7 +223,7 @@ impl Client {
                 Left::Same if removed => {}
                 Left::Same => {
                     if !backoff.wait(cluster, op).await? {
-                        return Err(Error::TimedOut);
+                        return Err(Error::TimedOut(None));
                     }
                 }
                 Left::Successor(next) => {
