@@ -396,6 +396,16 @@ typedef struct sd_list_iter {
 #define SD_LOG_TRACE 5
 
 /**
+ * For sd_init_opts: connect as sd_ainit(), without waiting.
+ */
+#define SD_INIT_ASYNC 1
+
+/**
+ * For sd_init_opts: send everything through the gateways named, as this version does anyway.
+ */
+#define SD_INIT_NO_ROUTING 2
+
+/**
  * For sd_vdi_write(): the data is stable when the call returns, as after sd_vdi_flush().
  */
 #define SD_WRITE_FUA 1
@@ -416,6 +426,42 @@ typedef struct sd_list_iter {
  * For asynchronous writes: the library borrows the data until the callback instead of copying it.
  */
 #define SD_WRITE_NOCOPY 2
+
+/**
+ * What sd_init_ex() can be told. Zeroed, it is what sd_init() does. Grows only at its end.
+ */
+typedef struct sd_init_opts {
+    /**
+     * Milliseconds that one gateway may take until it is found, connected to and has answered once,
+     * at the beginning and whenever it is connected to again. 0: 5000, or all the time of the call
+     * where there is only one.
+     */
+    uint32_t connect_timeout_ms;
+    /**
+     * As sd_set_timeout(). 0: 30000; UINT32_MAX: for ever.
+     */
+    uint32_t timeout_ms;
+    /**
+     * Milliseconds that sd_close() waits at most. 0: 5000.
+     */
+    uint32_t close_timeout_ms;
+    /**
+     * Must be 0.
+     */
+    uint32_t reserved;
+    /**
+     * As sd_set_buffer_limit(). 0: 256 MiB.
+     */
+    uint64_t buffer_limit;
+    /**
+     * Of SD_INIT_ASYNC and SD_INIT_NO_ROUTING.
+     */
+    uint32_t flags;
+    /**
+     * Must be 0.
+     */
+    uint32_t reserved2;
+} sd_init_opts;
 
 /**
  * What sd_vdi_create_ex() can be told. Zeroed, it is what sd_vdi_create() does. Grows only at its
@@ -547,10 +593,15 @@ const char *sd_last_error(void);
 void sd_set_log(sd_log_fn *fn, int level, void *opaque);
 
 /**
- * Connects to a cluster through the gateways at `addr`: `host[:port]` or `[v6-address][:port]`,
- * several of one cluster separated by commas, which are tried in that order, and again whenever
- * the one in use fails, or owes answers and says nothing for some seconds: that one is used again
- * when it answers. NULL or "" is 127.0.0.1:7000.
+ * Connects to a cluster through the gateways at `addr`: `host[:port]`, `[v6-address][:port]` or, for a
+ * unix socket, `unix:path`; several of one cluster separated by commas, which are tried in that order,
+ * and again whenever the one in use fails, or owes answers and says nothing for some seconds: that
+ * one is used again when it answers. NULL or "" is 127.0.0.1:7000. All of it may also be a URI without
+ * a VDI: `sheepdog://host:port`, `sheepdog+tcp://host:port`, `sheepdog+unix:///path`.
+ *
+ * A host's name is looked up whenever it is connected to, in a thread that lives as long as that
+ * takes and takes no signals; numbers need none. Of several addresses each is tried when those before
+ * it have failed or not answered for 250 ms, IPv6 and IPv4 in turn, and the first that answers is used.
  *
  * Makes one exchange with the server, so a wrong port or a cluster that is not formatted is an
  * error here and not later. On success `*sd` is a handle to pass to all other functions, from any
@@ -559,7 +610,8 @@ void sd_set_log(sd_log_fn *fn, int level, void *opaque);
  * Errors: SD_RES_INVALID_PARMS (malformed address), SD_RES_NOT_CONNECTED, SD_RES_TIMEDOUT,
  * SD_RES_BAD_REPLY (no sheepdog server listens there), SD_RES_WAIT_FOR_FORMAT.
  */
-int sd_init(const char *addr, sd_t *sd);
+int sd_init(const char *addr,
+            sd_t *sd);
 
 /**
  * Connects to a cluster through the unix socket `path` of a server on this machine.
@@ -570,10 +622,20 @@ int sd_init_unix(const char *path, sd_t *sd);
 
 /**
  * Starts to connect as sd_init(), without waiting. The first call on `*sd` reports what went
- * wrong, if anything did. Looks host names up, which can take a while; addresses as numbers never
- * do.
+ * wrong, if anything did. Never waits, whatever the address.
  */
 int sd_ainit(const char *addr, sd_t *sd);
+
+/**
+ * Connects as `opts` says; NULL is all zeros. `sizeof_opts` is `sizeof(struct sd_init_opts)` as the
+ * program was compiled. `addr`, and the rest, as sd_init(), or as sd_ainit() with SD_INIT_ASYNC.
+ *
+ * Errors: SD_RES_INVALID_PARMS (an option, flag or reserved member that this version does not know).
+ */
+int sd_init_ex(const char *addr,
+               const struct sd_init_opts *opts,
+               size_t sizeof_opts,
+               sd_t *sd);
 
 /**
  * Starts to connect as sd_init_unix(), without waiting.
@@ -590,7 +652,7 @@ int sd_ainit_unix(const char *path, sd_t *sd);
  * The attached event loop is detached. The VDIs opened through it are closed
  * and their locks released; a write that has returned is not affected.
  *
- * Waits, for 5 seconds at most, until nothing can happen any more that was asked for through `sd`
+ * Waits, for 5 seconds or the `close_timeout_ms` of sd_init_ex() at most, until nothing can happen any more that was asked for through `sd`
  * and given up, by a timeout or by this call. The handle is gone whatever this returns.
  *
  * Errors: SD_RES_TIMEDOUT (a server that does not answer may still carry out what it was asked

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -185,8 +186,8 @@ impl Cluster {
             let Some(blocked) = self.blocked(op, &touches, call)? else { return Ok(()) };
             _waiting.get_or_insert_with(|| Waiting::new(self, op, touches, call));
             let mut until = blocked.until;
-            if let Some((gateway, epoch)) = blocked.vanished {
-                self.ask_for(op, gateway, epoch).await?;
+            if let Some((address, epoch)) = blocked.vanished {
+                self.ask_for(op, address, epoch).await?;
                 until = until.min(Instant::now() + ASK_AGAIN);
             }
             let mut timer = Timer::new(self, until);
@@ -264,18 +265,18 @@ impl Cluster {
     }
 
     /// Asks whether a gateway that vanished, whose last epoch was `epoch`, is still a member.
-    async fn ask_for(&self, op: &Op, gateway: usize, epoch: u32) -> Result<()> {
+    async fn ask_for(&self, op: &Op, address: Option<SocketAddr>, epoch: u32) -> Result<()> {
         let link = self.uplink(op).await?;
-        let alive = match self.is_member(op, link, gateway).await {
+        let alive = match self.is_member(op, link, address).await {
             Ok(Some((now, is_member))) => is_member || now <= epoch,
             Ok(None) => true,
             Err(error @ (Error::Canceled | Error::TimedOut(_))) => return Err(error),
             Err(_) => true,
         };
-        if !alive {
+        if let (false, Some(address)) = (alive, address) {
             let waiters = {
                 let mut core = lock(&self.core);
-                core.pending.dead(gateway, epoch, Instant::now());
+                core.pending.dead(address, epoch, Instant::now());
                 core.pending.waiters.take()
             };
             waiters.into_iter().for_each(Waker::wake);

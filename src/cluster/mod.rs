@@ -13,6 +13,7 @@ mod reactor;
 
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -25,12 +26,13 @@ use slab::Slab;
 use crate::clock::Instant;
 use crate::error::{Error, Result};
 use crate::exec::{self, Budget, Lead, Tasks, Timers, WaitList, lock};
-use crate::net::{Descriptors, Endpoint, IoVecs, Socket, WakeFd, is_fault, is_retry};
+use crate::net::{Descriptors, IoVecs, Resolver, Socket, WakeFd, is_fault, is_retry, resolve};
 use crate::wire::{Corrupt, Wire};
 
 pub use call::Call;
 pub use pending::Late;
 
+use address::Gateway;
 use events::{Events, Watched};
 use pending::Pending;
 use reactor::Inbox;
@@ -42,9 +44,34 @@ const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// How long a close waits for its own requests.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
+/// What a program may say of how it connects.
+#[derive(Clone)]
+pub struct Options {
+    /// How long one gateway may take to be found, connected to and heard of.
+    pub connect_timeout: Option<Duration>,
+    /// Of each operation, in milliseconds; 0 is no bound.
+    pub timeout_ms: u32,
+    /// Of the close.
+    pub close_timeout: Duration,
+    pub resolver: Resolver,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            connect_timeout: None,
+            timeout_ms: DEFAULT_TIMEOUT_MS,
+            close_timeout: CLOSE_LIMIT,
+            resolver: resolve,
+        }
+    }
+}
+
 /// A program's access to one sheepdog cluster: what an `sd_t` stands for.
 pub struct Cluster {
-    gateways: Vec<Endpoint>,
+    gateways: Vec<Gateway>,
+    options: Options,
     core: Mutex<Core>,
     lead: Lead,
     /// Interrupts a wait in poll.
@@ -97,6 +124,8 @@ struct Core {
 struct Link {
     serial: u64,
     gateway: usize,
+    /// Where that is; None for a unix socket.
+    address: Option<SocketAddr>,
     socket: Arc<Socket>,
     wire: Wire,
     state: LinkState,
@@ -254,7 +283,7 @@ impl Backoff {
 
 impl Cluster {
     /// A cluster behind `gateways`, of which there must be one; connects to none of them yet.
-    pub fn new(gateways: Vec<Endpoint>) -> Result<Cluster> {
+    pub fn new(gateways: Vec<Gateway>, options: Options) -> Result<Cluster> {
         assert!(!gateways.is_empty());
         let wake = WakeFd::new().map_err(|_| Error::NoMem("no file descriptor left"))?;
         let descriptors = Descriptors::new();
@@ -286,7 +315,8 @@ impl Cluster {
             inbox: Mutex::new(Inbox::new()),
             tasks: Arc::default(),
             budget: Arc::default(),
-            timeout_ms: AtomicU32::new(DEFAULT_TIMEOUT_MS),
+            timeout_ms: AtomicU32::new(options.timeout_ms),
+            options,
             flush_is_needless: AtomicBool::new(false),
         })
     }
@@ -358,7 +388,7 @@ impl Cluster {
         self.tasks.finish_all();
         self.lead.wait_until_empty();
         // A cluster that does not answer any more must not hold up the end of the program.
-        let deadline = Some(Instant::now() + CLOSE_LIMIT);
+        let deadline = Some(Instant::now() + self.options.close_timeout);
         let op = Op { deadline, closing: true, first: true, ..self.op() };
         let result = self.run_op(op, async |op| {
             let result = last(op).await;
@@ -583,7 +613,7 @@ impl Core {
         let id = LinkId { key, serial: link.serial };
         let ended = match &end {
             End::Vanished(_) => {
-                pending::End::Vanished { gateway: link.gateway, epoch: link.wire.epoch() }
+                pending::End::Vanished { address: link.address, epoch: link.wire.epoch() }
             }
             End::Closed | End::Corrupt(_) | End::Unwanted(_) => {
                 pending::End::Closed(Instant::now())

@@ -24,6 +24,7 @@
 //!
 //! What a request touches is derived from the request, so that no caller can forget it.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use sheepdog_proto::hash::vid_of_name;
@@ -202,7 +203,7 @@ pub(super) enum End {
     /// By the server, then.
     Closed(Instant),
     /// Without a word from the server, whose latest epoch was this.
-    Vanished { gateway: usize, epoch: u32 },
+    Vanished { address: Option<SocketAddr>, epoch: u32 },
 }
 
 pub(super) struct Entry {
@@ -241,7 +242,7 @@ pub(super) struct Blocked {
     /// When the first of those in the way is over without anybody's doing.
     pub until: Instant,
     /// A gateway that vanished with one of them, and its epoch.
-    pub vanished: Option<(usize, u32)>,
+    pub vanished: Option<(Option<SocketAddr>, u32)>,
 }
 
 /// The registry. Empty as long as all goes well: then it costs one test for each request.
@@ -263,7 +264,7 @@ impl Pending {
     pub fn blocks(&self, touches: &Touches, call: CallId) -> Option<Blocked> {
         self.in_the_way(touches, call).fold(None, |found: Option<Blocked>, entry| {
             let vanished = match entry.end {
-                End::Vanished { gateway, epoch } => Some((gateway, epoch)),
+                End::Vanished { address, epoch } => Some((address, epoch)),
                 End::Open | End::Closed(_) => None,
             };
             Some(Blocked {
@@ -317,10 +318,10 @@ impl Pending {
     }
 
     /// A gateway that had vanished is dead.
-    pub fn dead(&mut self, dead: usize, epoch: u32, now: Instant) {
+    pub fn dead(&mut self, dead: SocketAddr, epoch: u32, now: Instant) {
         for entry in &mut self.entries {
-            if let End::Vanished { gateway, epoch: last } = entry.end
-                && gateway == dead
+            if let End::Vanished { address, epoch: last } = entry.end
+                && address == Some(dead)
                 && last < epoch
             {
                 entry.end = End::Closed(now);
@@ -504,12 +505,13 @@ mod tests {
         let touches = write(vid(1).data(0), 0, 512);
         let (mut registry, now) = (Pending::default(), Instant::now());
         registry.add(entry(touches, 1));
-        registry.ended(LINK, End::Vanished { gateway: 2, epoch: 7 });
-        assert_eq!(registry.blocks(&touches, 2).unwrap().vanished, Some((2, 7)));
-        registry.dead(1, 8, now);
-        registry.dead(2, 7, now);
+        let at = |port| SocketAddr::from(([10, 0, 0, 1], port));
+        registry.ended(LINK, End::Vanished { address: Some(at(2)), epoch: 7 });
+        assert_eq!(registry.blocks(&touches, 2).unwrap().vanished, Some((Some(at(2)), 7)));
+        registry.dead(at(1), 8, now);
+        registry.dead(at(2), 7, now);
         assert!(registry.expire(now + SETTLE).is_empty() && !registry.is_empty());
-        registry.dead(2, 8, now);
+        registry.dead(at(2), 8, now);
         registry.expire(now + SETTLE);
         assert!(registry.is_empty());
         // Or nobody ever knows.

@@ -186,6 +186,26 @@ impl<T> Out<T> {
     }
 }
 
+/// The bytes of a structure of options that grows at its end: what the program's version of it lacks
+/// is 0, and what it has beyond ours must be. NULL is all zeros.
+///
+/// # Safety
+/// `opts` is NULL or points to `len` bytes.
+pub unsafe fn options<const KNOWN: usize>(opts: *const c_void, len: usize) -> Result<[u8; KNOWN]> {
+    let mut bytes = [0u8; KNOWN];
+    if opts.is_null() {
+        return Ok(bytes);
+    }
+    // SAFETY: `len` bytes are there, as the caller promises.
+    let given = unsafe { std::slice::from_raw_parts(opts.cast::<u8>(), len) };
+    if len > KNOWN && given[KNOWN..].iter().any(|b| *b != 0) {
+        return Err(Error::Invalid("an option of a later version of the library"));
+    }
+    let len = len.min(KNOWN);
+    bytes[..len].copy_from_slice(&given[..len]);
+    Ok(bytes)
+}
+
 /// A byte offset argument.
 pub fn offset(offset: off_t) -> Result<u64> {
     u64::try_from(offset).map_err(|_| Error::Invalid("the offset is negative"))

@@ -138,18 +138,8 @@ pub unsafe extern "C" fn sd_vdi_create_ex(
 /// # Safety
 /// `opts` is NULL or points to `len` bytes.
 unsafe fn create_options(opts: *const sd_create_opts, len: usize) -> Result<CreateOptions> {
-    if opts.is_null() {
-        return Ok(CreateOptions::default());
-    }
-    const KNOWN: usize = size_of::<sd_create_opts>();
-    let mut bytes = [0u8; KNOWN];
-    // SAFETY: `len` bytes are there, as the caller promises.
-    let given = unsafe { std::slice::from_raw_parts(opts.cast::<u8>(), len) };
-    if len > KNOWN && given[KNOWN..].iter().any(|b| *b != 0) {
-        return Err(Error::Invalid("an option of a later version of the library"));
-    }
-    let len = len.min(KNOWN);
-    bytes[..len].copy_from_slice(&given[..len]);
+    // SAFETY: as the caller promises.
+    let bytes = unsafe { entry::options::<{ size_of::<sd_create_opts>() }>(opts.cast(), len)? };
     if bytes[offset_of!(sd_create_opts, reserved)..].iter().any(|b| *b != 0) {
         return Err(Error::Invalid("a reserved option is not 0"));
     }

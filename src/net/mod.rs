@@ -7,11 +7,13 @@
 
 mod descriptors;
 mod iobuf;
+mod lookup;
 mod memory;
 mod socket;
 
 pub use descriptors::{Descriptors, Held, hold};
 pub use iobuf::{IoVecs, NoMemory, RecvBuf, SendBuf};
+pub use lookup::{Lookup, Resolver, resolve};
 pub use memory::{Access, is_suspect, is_there};
 pub use socket::{
     Endpoint, EventSet, Interest, Socket, Tap, WakeFd, interest, is_fault, is_retry, poll_sockets,
