@@ -22,7 +22,6 @@ use sheepdog_proto::{InodeHeader, Oid, Vid};
 use crate::check::{
     self, ClientId, Frame, Inode, Kind, Of, Outcome, Phase, Record, Rest, Seen, Violation,
 };
-use crate::cluster::address::Gateway;
 use crate::cluster::{Cluster, Op as Bounds, Options};
 use crate::error::{Error, Result};
 use crate::exec::Completion;
@@ -419,7 +418,6 @@ impl Player {
         let mut gateways = self.world.gateways(place.number);
         let nodes = gateways.len();
         gateways.rotate_left(place.number % nodes);
-        let gateways = gateways.into_iter().map(Gateway::At).collect();
         let cluster = Cluster::new(gateways, Options::default()).expect("there is a gateway");
         place.fd.set(cluster.events_fd().expect("a descriptor"));
         let client = Arc::new(Client::new(cluster));

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use sheepdog_proto::SdResult;
 use sim::clock::Instant;
-use sim::cluster::{Cluster, Op};
+use sim::cluster::{Cluster, Op, Options};
 use sim::error::{Error, Result};
 use sim::exec::{Completion, join, try_for_each_concurrent};
 use sim::model;
@@ -40,7 +40,7 @@ fn world(seed: u64, nodes: usize, faults: &[Fault]) -> Rc<World> {
 }
 
 fn client(world: &World, number: usize) -> Client {
-    Client::new(Cluster::new(world.gateways(number)).unwrap())
+    Client::new(Cluster::new(world.gateways(number), Options::default()).unwrap())
 }
 
 fn open(client: &Client) -> Arc<Vdi> {
@@ -118,7 +118,7 @@ fn with_fault(nodes: usize, fault: Fault) -> Vec<String> {
 fn a_client_connects_to_a_gateway_in_no_time_of_ours() {
     let world = world(1, 1, &[]);
     let _entered = world.enter();
-    let cluster = Cluster::new(world.gateways(0)).unwrap();
+    let cluster = Cluster::new(world.gateways(0), Options::default()).unwrap();
     cluster.start().unwrap();
     assert!(world.now() > Duration::ZERO && world.now() < s(1));
     cluster.close(async |_| Ok(())).unwrap();
@@ -289,7 +289,7 @@ fn a_request_that_outlives_its_connection_for_long_is_told_of() {
 fn a_blocking_call_lets_other_clients_go_on() {
     let world = world(1, 1, &[]);
     let _entered = world.enter();
-    let other = Arc::new(Cluster::new(world.gateways(1)).unwrap());
+    let other = Arc::new(Cluster::new(world.gateways(1), Options::default()).unwrap());
     let fd = other.events_fd().unwrap();
     let (connecting, told) = (other.clone(), Arc::new(AtomicBool::new(false)));
     let tell = told.clone();
@@ -444,7 +444,7 @@ fn work_that_never_waits_gives_way_and_ends_by_its_deadline() {
         let op = op.until(Instant::now());
         cluster.bounded(&op, pin!(vdi.block_status(cluster, &op, 0, size))).await
     });
-    assert!(matches!(late, Err(Error::TimedOut)));
+    assert!(matches!(late, Err(Error::TimedOut(_))));
 }
 
 #[test]
