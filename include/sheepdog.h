@@ -1073,6 +1073,16 @@ int sd_wait(sd_t sd, int timeout_ms);
  */
 int sd_detach(sd_t sd);
 
+/**
+ * Has one sd_wait() on `sd` return 0: one that another thread is in, or the next one; each call,
+ * one. For a thread that waits there for the program's own events as well. May be called from any
+ * thread, and in a signal handler: it takes no lock and no memory, leaves errno as it is, and
+ * sd_last_error() too. Does nothing to event loops, which have wake-ups of their own.
+ *
+ * Errors: SD_RES_INVALID_PARMS (`sd` is not valid).
+ */
+int sd_wake(sd_t sd);
+
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus

@@ -103,19 +103,34 @@ impl Cluster {
         self.tasks.run_woken();
     }
 
-    /// Waits for work and does it; false where there was none within `timeout`. None waits for
-    /// ever, or until the cluster is closed.
+    /// Waits for work and does it, or for the bell; false where there was neither within `timeout`.
+    /// None waits for ever, or until the cluster is closed.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<bool> {
         let events = self.events()?;
-        match events.wait(timeout) {
-            Ok(true) if lock(&self.core).closing => Err(Error::Canceled),
-            Ok(true) => {
-                self.dispatch();
-                Ok(true)
+        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            let [work, rung] = events.wait(&self.bell, left).map_err(|_| Error::NoMem("poll"))?;
+            // Another thread may have taken it.
+            let rung = rung && self.bell.take();
+            if work && lock(&self.core).closing {
+                return Err(Error::Canceled);
             }
-            Ok(false) => Ok(false),
-            Err(_) => Err(Error::NoMem("poll")),
+            if work {
+                self.dispatch();
+            }
+            if work || rung {
+                return Ok(true);
+            }
+            if until.is_some_and(|until| until <= Instant::now()) {
+                return Ok(false);
+            }
         }
+    }
+
+    /// The descriptor of the bell: an eventfd, each unit of which ends one wait.
+    pub fn bell(&self) -> RawFd {
+        self.bell.fd()
     }
 }
 

@@ -76,6 +76,8 @@ pub struct Cluster {
     lead: Lead,
     /// Interrupts a wait in poll.
     wake: Arc<WakeFd>,
+    /// Ends a [`Cluster::wait`].
+    bell: WakeFd,
     descriptors: Descriptors,
     /// The leader's receive buffer.
     inbox: Mutex<Inbox>,
@@ -285,9 +287,12 @@ impl Cluster {
     /// A cluster behind `gateways`, of which there must be one; connects to none of them yet.
     pub fn new(gateways: Vec<Gateway>, options: Options) -> Result<Cluster> {
         assert!(!gateways.is_empty());
-        let wake = WakeFd::new().map_err(|_| Error::NoMem("no file descriptor left"))?;
+        const NO_FD: Error = Error::NoMem("no file descriptor left");
+        let wake = WakeFd::new().map_err(|_| NO_FD)?;
+        let bell = WakeFd::counting().map_err(|_| NO_FD)?;
         let descriptors = Descriptors::new();
         descriptors.keep_wake(&wake);
+        descriptors.keep_wake(&bell);
         Ok(Cluster {
             gateways,
             core: Mutex::new(Core {
@@ -311,6 +316,7 @@ impl Cluster {
             }),
             lead: Lead::default(),
             wake: Arc::new(wake),
+            bell,
             descriptors,
             inbox: Mutex::new(Inbox::new()),
             tasks: Arc::default(),

@@ -204,7 +204,7 @@ mod tests {
 
         fn readable(&self) -> bool {
             let fd = self.descriptor.as_fd();
-            crate::net::wait_readable(fd, Some(Duration::ZERO)).unwrap()
+            crate::net::wait_readable([fd], Some(Duration::ZERO)).unwrap() == [true]
         }
     }
 

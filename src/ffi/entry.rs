@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use super::cluster::sd_t;
 use super::program::{self, Forked};
 use super::vdi::{off_t, sd_inode, sd_vdi_t};
-use super::{fork, last};
+use super::{fork, last, wake};
 use crate::error::{Error, Result};
 use crate::net::{self, Access};
 use crate::vdi::{Client, Name, Vdi, Which};
@@ -43,7 +43,13 @@ const BAD_VDI: Error = Error::Invalid("not an open sd_vdi_t of this sd_t");
 const NULL: Error = Error::Invalid("a pointer is NULL");
 
 pub fn new_client(client: Arc<Client>) -> Result<sd_t> {
-    Ok(CLIENTS.insert(client)? as *mut c_void)
+    let bell = client.cluster.bell();
+    let handle = CLIENTS.insert(client)?;
+    if let Err(error) = wake::hang(handle, bell) {
+        CLIENTS.remove(handle);
+        return Err(error);
+    }
+    Ok(handle as *mut c_void)
 }
 
 pub fn client(sd: sd_t) -> Result<Arc<Client>> {
@@ -54,6 +60,7 @@ pub fn client(sd: sd_t) -> Result<Arc<Client>> {
 /// Takes a client out of the table, and with it the handles of its VDIs.
 pub fn remove_client(sd: sd_t) -> Result<Owned<Arc<Client>>> {
     let client = CLIENTS.remove(sd as usize).ok_or(BAD_SD)?;
+    wake::take_down(sd as usize);
     let (Owned::Here(the) | Owned::ByParent(the)) = &client;
     remove_vdis(the);
     Ok(client)
@@ -298,7 +305,12 @@ enum Kind {
 /// Handle numbers: `generation | index | kind`. The kinds are odd, so that no number is the
 /// address of an object that a program could mistake for a handle, nor NULL.
 const KIND_BITS: u32 = 2;
-const INDEX_BITS: u32 = if usize::BITS == 64 { 24 } else { 12 };
+pub const INDEX_BITS: u32 = if usize::BITS == 64 { 24 } else { 12 };
+
+/// The index of the slot that a handle names.
+pub fn index_of(handle: usize) -> usize {
+    handle >> KIND_BITS & ((1 << INDEX_BITS) - 1)
+}
 
 struct Table<T> {
     kind: Kind,
@@ -345,7 +357,7 @@ impl<T: Clone> Table<T> {
 
     /// The slot that a handle names, if it is one of this table's.
     fn locate(&self, handle: usize) -> Option<(usize, usize)> {
-        let index = handle >> KIND_BITS & ((1 << INDEX_BITS) - 1);
+        let index = index_of(handle);
         let kind = handle & ((1 << KIND_BITS) - 1);
         (kind == self.kind as usize).then_some((index, handle >> (INDEX_BITS + KIND_BITS)))
     }

@@ -20,3 +20,4 @@ mod program;
 mod result;
 mod snapshot;
 mod vdi;
+mod wake;

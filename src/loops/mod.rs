@@ -298,7 +298,7 @@ mod tests {
     fn is_readable(link: &Link) -> bool {
         // SAFETY: open as long as the link.
         let fd = unsafe { BorrowedFd::borrow_raw(link.fd()) };
-        wait_readable(fd, Some(Duration::ZERO)).unwrap()
+        wait_readable([fd], Some(Duration::ZERO)).unwrap() == [true]
     }
 
     /// Attaches `fake` under `key`; the link that its watcher would hold.

@@ -145,12 +145,27 @@ impl WakeFd {
         Ok(WakeFd(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
     }
 
+    /// One that counts how often it is set.
+    pub fn counting() -> io::Result<WakeFd> {
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK | EventfdFlags::SEMAPHORE;
+        Ok(WakeFd(eventfd(0, flags)?))
+    }
+
     pub fn set(&self) {
         let _ = write(&self.0, &1u64.to_ne_bytes());
     }
 
+    /// Takes back one time that it was set, if it was.
+    pub fn take(&self) -> bool {
+        read(&self.0, &mut [0; 8]).is_ok()
+    }
+
     pub fn clear(&self) {
         let _ = read(&self.0, &mut [0; 8]);
+    }
+
+    pub fn fd(&self) -> RawFd {
+        self.0.as_raw_fd()
     }
 }
 
@@ -218,9 +233,10 @@ impl EventSet {
 }
 
 impl EventSet {
-    /// Waits until the set is readable, for `timeout` at most; None waits for ever. Whether it is.
-    pub fn wait(&self, timeout: Option<Duration>) -> io::Result<bool> {
-        wait_readable(self.epoll.as_fd(), timeout)
+    /// Waits until the set is readable or the bell set, for `timeout` at most; None waits for ever.
+    /// Whether each of them is.
+    pub fn wait(&self, bell: &WakeFd, timeout: Option<Duration>) -> io::Result<[bool; 2]> {
+        wait_readable([self.epoll.as_fd(), bell.as_fd()], timeout)
     }
 
     pub(super) fn timer(&self) -> BorrowedFd<'_> {
@@ -288,15 +304,18 @@ fn timespec(duration: Duration) -> Timespec {
     Timespec { tv_sec: duration.as_secs() as _, tv_nsec: duration.subsec_nanos() as _ }
 }
 
-/// Waits until `fd` is readable, for `timeout` at most, over signals too; None waits for ever.
-/// Whether it is.
-pub fn wait_readable(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<bool> {
+/// Waits until one of `fds` is readable, for `timeout` at most, over signals too; None waits for
+/// ever. Whether each of them is.
+pub fn wait_readable<const N: usize>(
+    fds: [BorrowedFd<'_>; N],
+    timeout: Option<Duration>,
+) -> io::Result<[bool; N]> {
     let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     loop {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+        let mut fds = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         match poll(&mut fds, left.map(timespec).as_ref()) {
-            Ok(ready) => return Ok(ready > 0),
+            Ok(_) => return Ok(fds.map(|fd| !fd.revents().is_empty())),
             Err(Errno::INTR) => {}
             Err(e) => return Err(e.into()),
         }

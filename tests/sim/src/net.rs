@@ -125,12 +125,24 @@ impl WakeFd {
         Ok(WakeFd::default())
     }
 
+    pub fn counting() -> io::Result<WakeFd> {
+        Ok(WakeFd::default())
+    }
+
     pub fn set(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
+    pub fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+
     pub fn clear(&self) {
         self.0.store(false, Ordering::Relaxed);
+    }
+
+    pub fn fd(&self) -> RawFd {
+        -1
     }
 
     fn is_set(&self) -> bool {
@@ -171,10 +183,11 @@ impl EventSet {
         World::current().set_timer(self.set, delay);
     }
 
-    pub fn wait(&self, timeout: Option<Duration>) -> io::Result<bool> {
+    pub fn wait(&self, bell: &WakeFd, timeout: Option<Duration>) -> io::Result<[bool; 2]> {
         let world = World::current();
         let until = timeout.and_then(|timeout| world.now().checked_add(timeout));
-        Ok(world.wait(until, || world.is_ready(self.set)))
+        world.wait(until, || world.is_ready(self.set) || bell.is_set());
+        Ok([world.is_ready(self.set), bell.is_set()])
     }
 }
 
