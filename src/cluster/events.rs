@@ -4,6 +4,7 @@ use std::future::Future;
 use std::os::fd::RawFd;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Cluster, Core, Link, LinkState, Op};
@@ -90,6 +91,7 @@ impl Cluster {
 
     /// Does the work that there is: I/O, timers, callbacks. Never blocks.
     pub fn dispatch(&self) {
+        self.dispatches.fetch_add(1, Ordering::Relaxed);
         let mut hold = self.tasks.agenda.hold();
         match self.lead.try_take() {
             Some(_term) => self.turn_now(),

@@ -15,7 +15,7 @@ use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -85,6 +85,10 @@ pub struct Cluster {
     tasks: Arc<Tasks>,
     pub budget: Arc<Budget>,
     timeout_ms: AtomicU32,
+    /// Counts them.
+    dispatches: AtomicUsize,
+    /// From which of them on a leader leaves to them what they are there for.
+    courteous_from: AtomicUsize,
     /// The server has said that its writes are stable when acknowledged (4.8).
     flush_is_needless: AtomicBool,
 }
@@ -322,6 +326,8 @@ impl Cluster {
             tasks: Arc::default(),
             budget: Arc::default(),
             timeout_ms: AtomicU32::new(options.timeout_ms),
+            dispatches: AtomicUsize::new(0),
+            courteous_from: AtomicUsize::new(0),
             options,
             flush_is_needless: AtomicBool::new(false),
         })
@@ -448,11 +454,8 @@ impl Cluster {
     /// Sends what waits on a link, or sees to it that a dispatch does.
     fn send(&self, core: &mut Core, link: LinkId, lazy: bool, woken: &mut Vec<Waker>) {
         if lazy && core.up(link).is_some_and(|link| link.may_wait()) {
+            // A leader sends it, too, when it looks; it is not waked for each.
             self.ask_for_dispatch(core);
-            // A leader sends it, too, when it looks.
-            if core.polling.is_some() {
-                self.wake.set();
-            }
             return;
         }
         core.flush(link.key);
