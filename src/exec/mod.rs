@@ -60,7 +60,7 @@ pub enum Turn {
 }
 
 /// How long a leader leaves what happened to another thread.
-const COURTESY: Duration = Duration::from_millis(1);
+const COURTESY: Duration = Duration::from_millis(10);
 
 /// Who leads, and who waits meanwhile.
 #[derive(Default)]
