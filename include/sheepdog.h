@@ -665,6 +665,10 @@ int sd_close(sd_t *sd);
  * reconnects, in milliseconds; a call that takes longer returns SD_RES_TIMEDOUT. 0 waits for
  * ever. The default is 30000: a cluster that recovers from the loss of a node can take that long.
  *
+ * What takes the longer the larger a VDI is may go on for as long as answers come, and no longer
+ * than this without one: sd_vdi_delete(), sd_vdi_resize(), discards and writes of zeros,
+ * sd_snapshot_rollback(), sd_snapshot_delete(), and creating a VDI with all its objects.
+ *
  * A call that timed out may have been carried out, or not, or in part, and the servers may still
  * be at it. Until that is known whatever touches the same waits, and times out in its turn, so that
  * nothing older undoes what a later call was told of; everything else goes on.

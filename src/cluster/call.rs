@@ -107,6 +107,7 @@ impl Cluster {
             };
             let error = match exchange.await {
                 Ok(reply) => {
+                    self.progress(op);
                     let (opcode, result) = (call.request.opcode, reply.header.result());
                     let class = classify(result);
                     if class == Class::GoingAway {

@@ -137,7 +137,7 @@ impl Cluster {
             Err(error) => {
                 log::warn!("gateway {gateway}: {error}");
                 match error {
-                    Error::TimedOut(_) if op.deadline.is_none_or(|d| Instant::now() < d) => {
+                    Error::TimedOut(_) if self.deadline(op).is_none_or(|d| Instant::now() < d) => {
                         Err(unreachable(gateway, &"no answer in time"))
                     }
                     error => Err(error),

@@ -8,6 +8,7 @@ mod call;
 mod connect;
 mod events;
 mod health;
+mod patience;
 mod pending;
 mod reactor;
 
@@ -34,6 +35,7 @@ pub use pending::Late;
 
 use address::Gateway;
 use events::{Events, Watched};
+use patience::Patience;
 use pending::Pending;
 use reactor::Inbox;
 
@@ -85,6 +87,8 @@ pub struct Cluster {
     tasks: Arc<Tasks>,
     pub budget: Arc<Budget>,
     timeout_ms: AtomicU32,
+    /// How many operations are patient.
+    patient: AtomicUsize,
     /// Counts them.
     dispatches: AtomicUsize,
     /// From which of them on a leader leaves to them what they are there for.
@@ -107,6 +111,8 @@ struct Core {
     next_serial: u64,
     /// What was given up and may still happen.
     pending: Pending,
+    /// The operations whose deadlines move.
+    patience: Vec<Patience>,
     /// The latest epoch that a gateway has told of, and when it replaced an earlier one.
     epoch: u32,
     epoch_changed: Option<Instant>,
@@ -197,6 +203,8 @@ struct LinkId {
 pub struct Op {
     started: Instant,
     deadline: Option<Instant>,
+    /// Part of an operation, with a deadline of its own.
+    bounded: bool,
     /// Goes on while the cluster is being closed: it is part of the close.
     closing: bool,
     /// Connects to each gateway once, instead of until the deadline.
@@ -208,7 +216,12 @@ pub struct Op {
 impl Op {
     /// The same operation, for a part of it that ends at a time of its own if that comes first.
     pub fn until(&self, at: Instant) -> Op {
-        Op { deadline: Some(self.deadline.map_or(at, |deadline| deadline.min(at))), ..*self }
+        // A whole operation's deadline that has passed is one that has moved.
+        let is_later = |deadline| at >= deadline && (self.bounded || deadline > Instant::now());
+        if self.deadline.is_some_and(is_later) {
+            return *self;
+        }
+        Op { deadline: Some(at), bounded: true, ..*self }
     }
 
     /// The same operation, with so much more time.
@@ -256,22 +269,31 @@ impl Error {
 }
 
 /// Waits that grow: for repeating what a cluster cannot do just now.
-pub struct Backoff(Duration);
+pub struct Backoff {
+    next: Duration,
+    /// The first wait began.
+    since: Option<Instant>,
+}
 
 impl Default for Backoff {
     fn default() -> Backoff {
-        Backoff(BACKOFF_MIN)
+        Backoff { next: BACKOFF_MIN, since: None }
     }
 }
 
 impl Backoff {
     /// Waits; false where the operation's deadline does not leave the time for it.
     pub async fn wait(&mut self, cluster: &Cluster, op: &Op) -> Result<bool> {
-        let until = Instant::now() + self.0;
-        if op.deadline.is_some_and(|deadline| deadline <= until) {
+        let now = Instant::now();
+        let (since, until) = (*self.since.get_or_insert(now), now + self.next);
+        let too_late = |deadline| deadline <= until;
+        // Answers alone, to the same question again and again, are no progress.
+        if cluster.deadline(op).is_some_and(too_late)
+            || cluster.allowance(op).is_some_and(|allowance| too_late(since + allowance))
+        {
             return Ok(false);
         }
-        self.0 = (self.0 * 2).min(BACKOFF_MAX);
+        self.next = (self.next * 2).min(BACKOFF_MAX);
         cluster.sleep_until(op, until).await?;
         Ok(true)
     }
@@ -283,7 +305,7 @@ impl Backoff {
         cluster: &Cluster,
         op: &Op,
     ) -> Result<bool> {
-        if self.0 > most { Ok(false) } else { self.wait(cluster, op).await }
+        if self.next > most { Ok(false) } else { self.wait(cluster, op).await }
     }
 }
 
@@ -308,6 +330,7 @@ impl Cluster {
                 timers: Timers::default(),
                 next_serial: 0,
                 pending: Pending::default(),
+                patience: Vec::new(),
                 epoch: 0,
                 epoch_changed: None,
                 polling: None,
@@ -326,6 +349,7 @@ impl Cluster {
             tasks: Arc::default(),
             budget: Arc::default(),
             timeout_ms: AtomicU32::new(options.timeout_ms),
+            patient: AtomicUsize::new(0),
             dispatches: AtomicUsize::new(0),
             courteous_from: AtomicUsize::new(0),
             options,
@@ -351,7 +375,7 @@ impl Cluster {
         let ms = self.timeout_ms.load(Ordering::Relaxed);
         let started = Instant::now();
         let deadline = (ms > 0).then(|| started + Duration::from_millis(ms.into()));
-        Op { started, deadline, closing: false, first: false, lazy: false }
+        Op { started, deadline, bounded: false, closing: false, first: false, lazy: false }
     }
 
     /// Runs an operation to its end on this thread: its result, or that time ran out.
@@ -486,11 +510,19 @@ impl Cluster {
         op: &Op,
         mut future: Pin<&mut impl Future<Output = Result<T>>>,
     ) -> Result<T> {
-        let Some(deadline) = op.deadline else { return future.await };
+        let Some(deadline) = self.deadline(op) else { return future.await };
         let mut timer = Timer::new(self, deadline);
-        let result = poll_fn(|cx| match future.as_mut().poll(cx) {
-            Poll::Ready(result) => Poll::Ready(Some(result)),
-            Poll::Pending => timer.poll(cx).map(|()| None),
+        let result = poll_fn(|cx| {
+            if let Poll::Ready(result) = future.as_mut().poll(cx) {
+                return Poll::Ready(Some(result));
+            }
+            while timer.poll(cx).is_ready() {
+                match self.deadline(op) {
+                    Some(moved) if moved > timer.at => timer = Timer::new(self, moved),
+                    _ => return Poll::Ready(None),
+                }
+            }
+            Poll::Pending
         })
         .await;
         result.unwrap_or_else(|| {

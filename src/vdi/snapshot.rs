@@ -231,6 +231,7 @@ impl Client {
 
     /// Deletes a snapshot. Others, clones and the working VDI keep what they share with it.
     pub async fn delete_snapshot(&self, op: &Op, name: Name, which: Which) -> Result<()> {
+        let _patient = self.cluster.be_patient(op);
         let vid = inode::lookup(&self.cluster, op, &name, &which).await?;
         if lock(&self.open).snapshots.contains_key(&vid) {
             return Err(Error::Refused(Refusal::Open));
@@ -245,6 +246,7 @@ impl Client {
     /// Makes the working VDI of the snapshot's name a copy of the snapshot, in one operation of
     /// the server (5.10, method B); what the working VDI was is deleted then.
     pub async fn rollback(&self, op: &Op, snapshot: &Vdi) -> Result<()> {
+        let _patient = self.cluster.be_patient(op);
         if snapshot.which == Which::WORKING {
             return Err(Error::Invalid("not the handle of a snapshot"));
         }

@@ -447,6 +447,38 @@ fn work_that_never_waits_gives_way_and_ends_by_its_deadline() {
     assert!(matches!(late, Err(Error::TimedOut(_))));
 }
 
+/// A world of servers that take some time for everything, in which a large VDI is made and
+/// deleted by calls that may take two: what came of that, when the deletion began, and how long it took.
+fn deletion_beside(faults: &[Fault]) -> (Result<()>, Duration, Duration) {
+    let model = model::Config { nodes: 1, copies: 1, ..Default::default() };
+    let delays = Delays { network: ms(250), step: Duration::ZERO, tail: Duration::ZERO };
+    let faults = faults.to_vec();
+    let world = World::new(WorldConfig { seed: 1, nodes: 1, delays, faults, model });
+    let _entered = world.enter();
+    let client = client(&world, 0);
+    client.cluster.set_timeout_ms(2_000);
+    let (name, size) = (Name::new(b"vdi").unwrap(), 2 << 30);
+    let options = CreateOptions { size, prealloc: true, ..Default::default() };
+    client.cluster.run(async |op| client.create(op, name, &options).await).unwrap();
+    let started = world.now();
+    let result = client.cluster.run(async |op| client.delete(op, name).await);
+    let took = world.now() - started;
+    let _ = client.cluster.close(async |op| client.close_all(op).await);
+    settle(&world);
+    (result, started, took)
+}
+
+#[test]
+fn work_that_grows_with_a_vdi_is_bounded_by_time_without_progress() {
+    let (result, started, took) = deletion_beside(&[]);
+    result.unwrap();
+    assert!(took > s(2), "{took:?}: too little work to show anything");
+    let at = started + s(1);
+    let (result, _, until) = deletion_beside(&[Fault::Stall { node: 0, at, length: None }]);
+    assert!(matches!(result, Err(Error::TimedOut(_))), "{result:?}");
+    assert!(until > s(2) && until < s(1) + s(2) + ms(500), "{until:?}");
+}
+
 #[test]
 fn an_answer_can_be_made_up_or_slow() {
     for executed in [false, true] {
