@@ -17,7 +17,25 @@
  * Functions of the program's, those of requests, of sd_vdi_block_status() and of sd_set_log(), must
  * return: a C++ exception that leaves one, or pthread_exit() there, ends the process with abort();
  * what longjmp() does there is undefined. While a thread is in the library, those functions
- * included, it is not cancelled: pthread_cancel() takes effect after the call.
+ * included, it is not cancelled: pthread_cancel() takes effect after the call. A thread whose
+ * cancellation is asynchronous (PTHREAD_CANCEL_ASYNCHRONOUS) must not call the library at all.
+ *
+ * Signal handlers may call sd_wake(), and nothing else of the library. Those that interrupt a call
+ * do not end it: what it waits for is waited for again, for the rest of the time.
+ *
+ * The library takes up to 64 KiB of the stack of a thread that calls it; a callback runs on top of
+ * that, and a call that is made in a callback takes as much again.
+ *
+ * No I/O is done, and nothing waited for, by sd_strerror(), sd_result_to_errno(), sd_version(),
+ * sd_last_error(), sd_set_log(), sd_set_timeout(), sd_set_buffer_limit(), sd_get_buffer_limit(),
+ * sd_get_buffer_usage(), sd_get_fd(), sd_wake(), sd_detach(), the functions that attach to event
+ * loops, and those of iterators. The asynchronous functions and sd_dispatch() send and receive, and
+ * never wait. All others may wait for as long as sd_set_timeout() says, sd_close() for as long as
+ * sd_init_ex() does.
+ *
+ * Where there is no memory for what a program asks for, buffers and copies, the result is
+ * SD_RES_NO_MEM; where there is none for the some hundred bytes that the library needs for itself,
+ * the process ends with abort(), as it does where a kernel promises more memory than it has.
  *
  * fork(): handles belong to the process that made them. In the child every function gives
  * SD_RES_INVALID_PARMS for a handle of its parent, and no callback is called for it; sd_close() and
@@ -652,7 +670,9 @@ int sd_ainit_unix(const char *path, sd_t *sd);
  * The attached event loop is detached. The VDIs opened through it are closed
  * and their locks released; a write that has returned is not affected.
  *
- * Waits, for 5 seconds or the `close_timeout_ms` of sd_init_ex() at most, until nothing can happen any more that was asked for through `sd`
+ * Takes as long as the callbacks that other threads are in, and the answers to what closing the VDIs
+ * asks for; of a cluster that answers, some milliseconds. Waits, for 5 seconds or the
+ * `close_timeout_ms` of sd_init_ex() at most, until nothing can happen any more that was asked for through `sd`
  * and given up, by a timeout or by this call. The handle is gone whatever this returns.
  *
  * Errors: SD_RES_TIMEDOUT (a server that does not answer may still carry out what it was asked
@@ -703,6 +723,11 @@ int sd_vdi_create_ex(sd_t sd,
  *
  * A VDI has one writing `sd` at a time. On success `*vdi` is valid, in any thread, until
  * sd_vdi_close() or sd_close().
+ *
+ * Where the cluster has no locks, as those of 0.8 have none, a second writer is not kept out, and
+ * nobody is told. What both write may be lost then: of an object that both write to for the first
+ * time one has the data, and space may stay taken that no VDI uses any more. What one wrote alone,
+ * and to objects that were there, stays.
  *
  * Errors: SD_RES_NO_VDI, SD_RES_VDI_LOCKED (another client holds the lock), SD_RES_NO_SUPPORT (a
  * kind of VDI that this library cannot write).
@@ -807,6 +832,9 @@ int sd_vdi_flush(sd_t sd, sd_vdi_t vdi);
  * Deletes the working VDI `name` and all its data; its snapshots stay. Takes as long as the VDI
  * has objects: see sd_set_timeout(). Broken off, it can be repeated.
  *
+ * A lock that another client holds does not keep it from that: that client's reads give zeros or
+ * errors from then on, and what it writes is gone.
+ *
  * Errors: SD_RES_NO_VDI, SD_RES_VDI_LOCKED (a handle of this `sd` is open on it).
  */
 int sd_vdi_delete(sd_t sd, const char *name);
@@ -888,7 +916,8 @@ int sd_snapshot_read(sd_t sd, sd_vdi_t vdi, void *data, size_t size, off_t offse
 
 /**
  * Deletes a snapshot of the VDI `name`, named as for sd_snapshot_open(). The working VDI, other
- * snapshots and clones keep what they share with it.
+ * snapshots and clones keep what they share with it. That another client reads it does not keep it
+ * from that.
  *
  * Errors: SD_RES_NO_VDI, SD_RES_NO_TAG, SD_RES_VDI_LOCKED (a handle of this `sd` is open on it).
  */
@@ -1046,8 +1075,12 @@ int sd_get_buffer_usage(sd_t sd, size_t *used);
 
 /**
  * The file descriptor that is readable when there is work for sd_dispatch(); -1 where `sd` is not
- * valid. It stays the same until sd_close(), over reconnects too. To be watched for reading, level
- * triggered, in any event loop; nothing else may be done with it.
+ * valid. It stays the same until sd_close(), over reconnects too. To be watched for reading in any
+ * event loop; nothing else may be done with it.
+ *
+ * Level triggered, that is all. Edge triggered (EPOLLET), each edge asks for sd_dispatch() again and
+ * again until poll() says that the descriptor is not readable: one call does a bounded part of the
+ * work, and what is left makes no other edge.
  */
 int sd_get_fd(sd_t sd);
 

@@ -201,7 +201,9 @@ pub unsafe extern "C" fn sd_ainit_unix(path: *const c_char, sd: *mut sd_t) -> c_
 /// The attached event loop is detached. The VDIs opened through it are closed
 /// and their locks released; a write that has returned is not affected.
 ///
-/// Waits, for 5 seconds or the `close_timeout_ms` of sd_init_ex() at most, until nothing can happen any more that was asked for through `sd`
+/// Takes as long as the callbacks that other threads are in, and the answers to what closing the VDIs
+/// asks for; of a cluster that answers, some milliseconds. Waits, for 5 seconds or the
+/// `close_timeout_ms` of sd_init_ex() at most, until nothing can happen any more that was asked for through `sd`
 /// and given up, by a timeout or by this call. The handle is gone whatever this returns.
 ///
 /// Errors: SD_RES_TIMEDOUT (a server that does not answer may still carry out what it was asked

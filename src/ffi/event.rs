@@ -10,8 +10,12 @@ use crate::error::Error;
 use crate::loops;
 
 /// The file descriptor that is readable when there is work for sd_dispatch(); -1 where `sd` is not
-/// valid. It stays the same until sd_close(), over reconnects too. To be watched for reading, level
-/// triggered, in any event loop; nothing else may be done with it.
+/// valid. It stays the same until sd_close(), over reconnects too. To be watched for reading in any
+/// event loop; nothing else may be done with it.
+///
+/// Level triggered, that is all. Edge triggered (EPOLLET), each edge asks for sd_dispatch() again and
+/// again until poll() says that the descriptor is not readable: one call does a bounded part of the
+/// work, and what is left makes no other edge.
 #[unsafe(no_mangle)]
 pub extern "C" fn sd_get_fd(sd: sd_t) -> c_int {
     let mut fd = -1;

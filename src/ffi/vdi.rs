@@ -186,6 +186,11 @@ fn create(
 /// A VDI has one writing `sd` at a time. On success `*vdi` is valid, in any thread, until
 /// sd_vdi_close() or sd_close().
 ///
+/// Where the cluster has no locks, as those of 0.8 have none, a second writer is not kept out, and
+/// nobody is told. What both write may be lost then: of an object that both write to for the first
+/// time one has the data, and space may stay taken that no VDI uses any more. What one wrote alone,
+/// and to objects that were there, stays.
+///
 /// Errors: SD_RES_NO_VDI, SD_RES_VDI_LOCKED (another client holds the lock), SD_RES_NO_SUPPORT (a
 /// kind of VDI that this library cannot write).
 #[unsafe(no_mangle)]
@@ -457,6 +462,9 @@ pub extern "C" fn sd_vdi_flush(sd: sd_t, vdi: sd_vdi_t) -> c_int {
 
 /// Deletes the working VDI `name` and all its data; its snapshots stay. Takes as long as the VDI
 /// has objects: see sd_set_timeout(). Broken off, it can be repeated.
+///
+/// A lock that another client holds does not keep it from that: that client's reads give zeros or
+/// errors from then on, and what it writes is gone.
 ///
 /// Errors: SD_RES_NO_VDI, SD_RES_VDI_LOCKED (a handle of this `sd` is open on it).
 #[unsafe(no_mangle)]
