@@ -35,7 +35,7 @@
  *
  * Where there is no memory for what a program asks for, buffers and copies, the result is
  * SD_RES_NO_MEM; where there is none for the some hundred bytes that the library needs for itself,
- * the process ends with abort(), as it does where a kernel promises more memory than it has.
+ * the process ends with abort().
  *
  * fork(): handles belong to the process that made them. In the child every function gives
  * SD_RES_INVALID_PARMS for a handle of its parent, and no callback is called for it; sd_close() and
@@ -724,15 +724,17 @@ int sd_vdi_create_ex(sd_t sd,
  * A VDI has one writing `sd` at a time. On success `*vdi` is valid, in any thread, until
  * sd_vdi_close() or sd_close().
  *
- * Where the cluster has no locks, as those of 0.8 have none, a second writer is not kept out, and
- * nobody is told. What both write may be lost then: of an object that both write to for the first
+ * Where the cluster has no locks, which is how servers format one unless they are told otherwise, a
+ * second writer is not kept out, and nobody is told. What both write may be lost then: of an object that both write to for the first
  * time one has the data, and space may stay taken that no VDI uses any more. What one wrote alone,
  * and to objects that were there, stays.
  *
  * Errors: SD_RES_NO_VDI, SD_RES_VDI_LOCKED (another client holds the lock), SD_RES_NO_SUPPORT (a
  * kind of VDI that this library cannot write).
  */
-int sd_vdi_open(sd_t sd, const char *name, sd_vdi_t *vdi);
+int sd_vdi_open(sd_t sd,
+                const char *name,
+                sd_vdi_t *vdi);
 
 /**
  * Closes a handle and sets `*vdi` to NULL. The last handle of a VDI waits for writes under way in

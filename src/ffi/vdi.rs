@@ -186,8 +186,8 @@ fn create(
 /// A VDI has one writing `sd` at a time. On success `*vdi` is valid, in any thread, until
 /// sd_vdi_close() or sd_close().
 ///
-/// Where the cluster has no locks, as those of 0.8 have none, a second writer is not kept out, and
-/// nobody is told. What both write may be lost then: of an object that both write to for the first
+/// Where the cluster has no locks, which is how servers format one unless they are told otherwise, a
+/// second writer is not kept out, and nobody is told. What both write may be lost then: of an object that both write to for the first
 /// time one has the data, and space may stay taken that no VDI uses any more. What one wrote alone,
 /// and to objects that were there, stays.
 ///
