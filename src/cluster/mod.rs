@@ -93,6 +93,8 @@ pub struct Cluster {
     dispatches: AtomicUsize,
     /// From which of them on a leader leaves to them what they are there for.
     courteous_from: AtomicUsize,
+    /// What that grew by, where none came.
+    missed: AtomicUsize,
     /// The server has said that its writes are stable when acknowledged (4.8).
     flush_is_needless: AtomicBool,
 }
@@ -352,6 +354,7 @@ impl Cluster {
             patient: AtomicUsize::new(0),
             dispatches: AtomicUsize::new(0),
             courteous_from: AtomicUsize::new(0),
+            missed: AtomicUsize::new(0),
             options,
             flush_is_needless: AtomicBool::new(false),
         })

@@ -85,15 +85,22 @@ impl Reactor for Cluster {
     }
 
     fn left(&self, seen_to: bool) {
+        let missed = match seen_to {
+            true => 0,
+            false => (2 * self.missed.load(Ordering::Relaxed)).clamp(MISSED_MIN, MISSED_MAX),
+        };
+        self.missed.store(missed, Ordering::Relaxed);
         if !seen_to {
-            let courtesies = self.dispatches.load(Ordering::Relaxed) + MISSED;
-            self.courteous_from.store(courtesies, Ordering::Relaxed);
+            let dispatches = self.dispatches.load(Ordering::Relaxed);
+            self.courteous_from.store(dispatches + missed, Ordering::Relaxed);
         }
     }
 }
 
-/// Dispatches that must come before one is waited for again that did not come.
-const MISSED: usize = 8;
+/// Dispatches that must come before one is waited for again where one did not come: the more, the
+/// more often that has happened.
+const MISSED_MIN: usize = 8;
+const MISSED_MAX: usize = 8192;
 
 impl Cluster {
     /// Whether what has come is better received by a dispatch than by a leader: as long as there are
@@ -102,7 +109,9 @@ impl Cluster {
     /// request that is sent alone.
     fn is_anothers(&self) -> bool {
         let dispatches = self.dispatches.load(Ordering::Relaxed);
-        dispatches > self.courteous_from.load(Ordering::Relaxed) && self.tasks.are_there()
+        dispatches > self.courteous_from.load(Ordering::Relaxed)
+            && self.tasks.are_there()
+            && !self.tasks.agenda.is_calling_here()
     }
 
     /// Sends what can be sent, fires what is due, and says how to wait for more.
