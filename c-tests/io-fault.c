@@ -52,6 +52,17 @@ static char *truncated(size_t good, size_t size)
     return map;
 }
 
+/* `size` bytes of which those from `good` on must not be touched. */
+static char *guarded(size_t good, size_t size)
+{
+    char *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    CHECK(map != MAP_FAILED);
+    fill(map, good, 7);
+    CHECK(mprotect(map + good, size - good, PROT_NONE) == 0);
+    return map;
+}
+
 static void note(sd_t sd, int result, void *opaque)
 {
     (void)sd;
@@ -78,6 +89,7 @@ int main(void)
         size_t size = sizes[i];
         char *nothing = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         char *half = truncated(size / 8192 * 4096, size);
+        char *guard = guarded(size / 8192 * 4096, size);
         struct iovec iov[2] = { { model, 100 }, { nothing, size - 100 } };
         int result = -1;
         uint64_t start;
@@ -86,6 +98,7 @@ int main(void)
         start = monotonic_ms();
         FAILS(SD_RES_INVALID_PARMS, sd_vdi_write(sd, vdi, nothing, size, 0, 0));
         FAILS(SD_RES_INVALID_PARMS, sd_vdi_write(sd, vdi, half, size, 0, 0));
+        FAILS(SD_RES_INVALID_PARMS, sd_vdi_write(sd, vdi, guard, size, 0, 0));
         FAILS(SD_RES_INVALID_PARMS, sd_vdi_writev(sd, vdi, iov, 2, 0, 0));
         CHECK(monotonic_ms() - start < 10000);
         OK(sd_vdi_awrite(sd, vdi, model, 1, 0, SD_WRITE_NOCOPY, note, &result));
@@ -103,10 +116,12 @@ int main(void)
         if (size >= 64 * KiB) {
             FAILS(SD_RES_INVALID_PARMS, sd_vdi_read(sd, vdi, (void *)4096, 64 * KiB, 0));
             FAILS(SD_RES_INVALID_PARMS, sd_vdi_read(sd, vdi, half, size, 0));
+            FAILS(SD_RES_INVALID_PARMS, sd_vdi_read(sd, vdi, guard, size, 0));
         }
         CHECK_CONTENT(sd, vdi, model, OBJECT, 0);
         munmap(nothing, size);
         munmap(half, size);
+        munmap(guard, size);
     }
     atomic_store(&over, true);
     CHECK(pthread_join(thread, NULL) == 0);

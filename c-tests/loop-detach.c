@@ -47,8 +47,9 @@ int main(void)
     OK(loop_attach(loop, sd));
     TURN_UNTIL(loop, last.calls == 1);
     OK(last.result);
-    OK(sd_detach(sd));
+    loop_detach(loop, sd);
     OK(sd_detach(sd)); /* once more does nothing */
+    loop_run(loop);    /* lets go of it */
     OK(sd_close(&sd));
     FAILS(SD_RES_INVALID_PARMS, sd_detach(sd));
     loop_free(loop);

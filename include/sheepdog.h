@@ -17,7 +17,25 @@
  * Functions of the program's, those of requests, of sd_vdi_block_status() and of sd_set_log(), must
  * return: a C++ exception that leaves one, or pthread_exit() there, ends the process with abort();
  * what longjmp() does there is undefined. While a thread is in the library, those functions
- * included, it is not cancelled: pthread_cancel() takes effect after the call.
+ * included, it is not cancelled: pthread_cancel() takes effect after the call. A thread whose
+ * cancellation is asynchronous (PTHREAD_CANCEL_ASYNCHRONOUS) must not call the library at all.
+ *
+ * Signal handlers may call sd_wake(), and nothing else of the library. Those that interrupt a call
+ * do not end it: what it waits for is waited for again, for the rest of the time.
+ *
+ * The library takes up to 64 KiB of the stack of a thread that calls it; a callback runs on top of
+ * that, and a call that is made in a callback takes as much again.
+ *
+ * No I/O is done, and nothing waited for, by sd_strerror(), sd_result_to_errno(), sd_version(),
+ * sd_last_error(), sd_set_log(), sd_set_timeout(), sd_set_buffer_limit(), sd_get_buffer_limit(),
+ * sd_get_buffer_usage(), sd_get_fd(), sd_wake(), sd_detach(), the functions that attach to event
+ * loops, and those of iterators. The asynchronous functions and sd_dispatch() send and receive, and
+ * never wait. All others may wait for as long as sd_set_timeout() says, sd_close() for as long as
+ * sd_init_ex() does.
+ *
+ * Where there is no memory for what a program asks for, buffers and copies, the result is
+ * SD_RES_NO_MEM; where there is none for the some hundred bytes that the library needs for itself,
+ * the process ends with abort().
  *
  * fork(): handles belong to the process that made them. In the child every function gives
  * SD_RES_INVALID_PARMS for a handle of its parent, and no callback is called for it; sd_close() and
@@ -396,6 +414,16 @@ typedef struct sd_list_iter {
 #define SD_LOG_TRACE 5
 
 /**
+ * For sd_init_opts: connect as sd_ainit(), without waiting.
+ */
+#define SD_INIT_ASYNC 1
+
+/**
+ * For sd_init_opts: send everything through the gateways named, as this version does anyway.
+ */
+#define SD_INIT_NO_ROUTING 2
+
+/**
  * For sd_vdi_write(): the data is stable when the call returns, as after sd_vdi_flush().
  */
 #define SD_WRITE_FUA 1
@@ -416,6 +444,42 @@ typedef struct sd_list_iter {
  * For asynchronous writes: the library borrows the data until the callback instead of copying it.
  */
 #define SD_WRITE_NOCOPY 2
+
+/**
+ * What sd_init_ex() can be told. Zeroed, it is what sd_init() does. Grows only at its end.
+ */
+typedef struct sd_init_opts {
+    /**
+     * Milliseconds that one gateway may take until it is found, connected to and has answered once,
+     * at the beginning and whenever it is connected to again. 0: 5000, or all the time of the call
+     * where there is only one.
+     */
+    uint32_t connect_timeout_ms;
+    /**
+     * As sd_set_timeout(). 0: 30000; UINT32_MAX: for ever.
+     */
+    uint32_t timeout_ms;
+    /**
+     * Milliseconds that sd_close() waits at most. 0: 5000.
+     */
+    uint32_t close_timeout_ms;
+    /**
+     * Must be 0.
+     */
+    uint32_t reserved;
+    /**
+     * As sd_set_buffer_limit(). 0: 256 MiB.
+     */
+    uint64_t buffer_limit;
+    /**
+     * Of SD_INIT_ASYNC and SD_INIT_NO_ROUTING.
+     */
+    uint32_t flags;
+    /**
+     * Must be 0.
+     */
+    uint32_t reserved2;
+} sd_init_opts;
 
 /**
  * What sd_vdi_create_ex() can be told. Zeroed, it is what sd_vdi_create() does. Grows only at its
@@ -515,8 +579,9 @@ extern "C" {
 const char *sd_strerror(int result);
 
 /**
- * The errno that says what a result code says, as a positive number, 0 for SD_RES_SUCCESS. EIO
- * for whatever errno has no better word for.
+ * The errno that says what a result code says, as a positive number, 0 for SD_RES_SUCCESS. EAGAIN
+ * for a cluster that starts or recovers, ENXIO for one that is not formatted, EIO for whatever errno
+ * has no better word for.
  */
 int sd_result_to_errno(int result);
 
@@ -524,6 +589,17 @@ int sd_result_to_errno(int result);
  * The version of the library, as "1.0.0". The string is constant.
  */
 const char *sd_version(void);
+
+/**
+ * Why this thread's last call of the library failed, in words: what it was about, what a server or
+ * the system said, and which one; of a request that timed out behind something that was given up
+ * before, what that is. In a callback, until it calls the library itself: why its request failed. ""
+ * after a success; never NULL. The string stays until this thread's next call of the library.
+ *
+ * For people: what it says may be another text in another release. sd_strerror(),
+ * sd_result_to_errno(), sd_version() and this function leave it as it is.
+ */
+const char *sd_last_error(void);
 
 /**
  * Has `fn` called with every message of the library up to `level`, from whatever thread it comes
@@ -535,10 +611,15 @@ const char *sd_version(void);
 void sd_set_log(sd_log_fn *fn, int level, void *opaque);
 
 /**
- * Connects to a cluster through the gateways at `addr`: `host[:port]` or `[v6-address][:port]`,
- * several of one cluster separated by commas, which are tried in that order, and again whenever
- * the one in use fails, or owes answers and says nothing for some seconds: that one is used again
- * when it answers. NULL or "" is 127.0.0.1:7000.
+ * Connects to a cluster through the gateways at `addr`: `host[:port]`, `[v6-address][:port]` or, for a
+ * unix socket, `unix:path`; several of one cluster separated by commas, which are tried in that order,
+ * and again whenever the one in use fails, or owes answers and says nothing for some seconds: that
+ * one is used again when it answers. NULL or "" is 127.0.0.1:7000. All of it may also be a URI without
+ * a VDI: `sheepdog://host:port`, `sheepdog+tcp://host:port`, `sheepdog+unix:///path`.
+ *
+ * A host's name is looked up whenever it is connected to, in a thread that lives as long as that
+ * takes and takes no signals; numbers need none. Of several addresses each is tried when those before
+ * it have failed or not answered for 250 ms, IPv6 and IPv4 in turn, and the first that answers is used.
  *
  * Makes one exchange with the server, so a wrong port or a cluster that is not formatted is an
  * error here and not later. On success `*sd` is a handle to pass to all other functions, from any
@@ -547,7 +628,8 @@ void sd_set_log(sd_log_fn *fn, int level, void *opaque);
  * Errors: SD_RES_INVALID_PARMS (malformed address), SD_RES_NOT_CONNECTED, SD_RES_TIMEDOUT,
  * SD_RES_BAD_REPLY (no sheepdog server listens there), SD_RES_WAIT_FOR_FORMAT.
  */
-int sd_init(const char *addr, sd_t *sd);
+int sd_init(const char *addr,
+            sd_t *sd);
 
 /**
  * Connects to a cluster through the unix socket `path` of a server on this machine.
@@ -558,10 +640,20 @@ int sd_init_unix(const char *path, sd_t *sd);
 
 /**
  * Starts to connect as sd_init(), without waiting. The first call on `*sd` reports what went
- * wrong, if anything did. Looks host names up, which can take a while; addresses as numbers never
- * do.
+ * wrong, if anything did. Never waits, whatever the address.
  */
 int sd_ainit(const char *addr, sd_t *sd);
+
+/**
+ * Connects as `opts` says; NULL is all zeros. `sizeof_opts` is `sizeof(struct sd_init_opts)` as the
+ * program was compiled. `addr`, and the rest, as sd_init(), or as sd_ainit() with SD_INIT_ASYNC.
+ *
+ * Errors: SD_RES_INVALID_PARMS (an option, flag or reserved member that this version does not know).
+ */
+int sd_init_ex(const char *addr,
+               const struct sd_init_opts *opts,
+               size_t sizeof_opts,
+               sd_t *sd);
 
 /**
  * Starts to connect as sd_init_unix(), without waiting.
@@ -578,7 +670,9 @@ int sd_ainit_unix(const char *path, sd_t *sd);
  * The attached event loop is detached. The VDIs opened through it are closed
  * and their locks released; a write that has returned is not affected.
  *
- * Waits, for 5 seconds at most, until nothing can happen any more that was asked for through `sd`
+ * Takes as long as the callbacks that other threads are in, and the answers to what closing the VDIs
+ * asks for; of a cluster that answers, some milliseconds. Waits, for 5 seconds or the
+ * `close_timeout_ms` of sd_init_ex() at most, until nothing can happen any more that was asked for through `sd`
  * and given up, by a timeout or by this call. The handle is gone whatever this returns.
  *
  * Errors: SD_RES_TIMEDOUT (a server that does not answer may still carry out what it was asked
@@ -590,6 +684,10 @@ int sd_close(sd_t *sd);
  * Bounds the time that each later call on `sd` may take, with all its requests and over
  * reconnects, in milliseconds; a call that takes longer returns SD_RES_TIMEDOUT. 0 waits for
  * ever. The default is 30000: a cluster that recovers from the loss of a node can take that long.
+ *
+ * What takes the longer the larger a VDI is may go on for as long as answers come, and no longer
+ * than this without one: sd_vdi_delete(), sd_vdi_resize(), discards and writes of zeros,
+ * sd_snapshot_rollback(), sd_snapshot_delete(), and creating a VDI with all its objects.
  *
  * A call that timed out may have been carried out, or not, or in part, and the servers may still
  * be at it. Until that is known whatever touches the same waits, and times out in its turn, so that
@@ -626,10 +724,17 @@ int sd_vdi_create_ex(sd_t sd,
  * A VDI has one writing `sd` at a time. On success `*vdi` is valid, in any thread, until
  * sd_vdi_close() or sd_close().
  *
+ * Where the cluster has no locks, which is how servers format one unless they are told otherwise, a
+ * second writer is not kept out, and nobody is told. What both write may be lost then: of an object that both write to for the first
+ * time one has the data, and space may stay taken that no VDI uses any more. What one wrote alone,
+ * and to objects that were there, stays.
+ *
  * Errors: SD_RES_NO_VDI, SD_RES_VDI_LOCKED (another client holds the lock), SD_RES_NO_SUPPORT (a
  * kind of VDI that this library cannot write).
  */
-int sd_vdi_open(sd_t sd, const char *name, sd_vdi_t *vdi);
+int sd_vdi_open(sd_t sd,
+                const char *name,
+                sd_vdi_t *vdi);
 
 /**
  * Closes a handle and sets `*vdi` to NULL. The last handle of a VDI waits for writes under way in
@@ -729,6 +834,9 @@ int sd_vdi_flush(sd_t sd, sd_vdi_t vdi);
  * Deletes the working VDI `name` and all its data; its snapshots stay. Takes as long as the VDI
  * has objects: see sd_set_timeout(). Broken off, it can be repeated.
  *
+ * A lock that another client holds does not keep it from that: that client's reads give zeros or
+ * errors from then on, and what it writes is gone.
+ *
  * Errors: SD_RES_NO_VDI, SD_RES_VDI_LOCKED (a handle of this `sd` is open on it).
  */
 int sd_vdi_delete(sd_t sd, const char *name);
@@ -810,7 +918,8 @@ int sd_snapshot_read(sd_t sd, sd_vdi_t vdi, void *data, size_t size, off_t offse
 
 /**
  * Deletes a snapshot of the VDI `name`, named as for sd_snapshot_open(). The working VDI, other
- * snapshots and clones keep what they share with it.
+ * snapshots and clones keep what they share with it. That another client reads it does not keep it
+ * from that.
  *
  * Errors: SD_RES_NO_VDI, SD_RES_NO_TAG, SD_RES_VDI_LOCKED (a handle of this `sd` is open on it).
  */
@@ -968,8 +1077,12 @@ int sd_get_buffer_usage(sd_t sd, size_t *used);
 
 /**
  * The file descriptor that is readable when there is work for sd_dispatch(); -1 where `sd` is not
- * valid. It stays the same until sd_close(), over reconnects too. To be watched for reading, level
- * triggered, in any event loop; nothing else may be done with it.
+ * valid. It stays the same until sd_close(), over reconnects too. To be watched for reading in any
+ * event loop; nothing else may be done with it.
+ *
+ * Level triggered, that is all. Edge triggered (EPOLLET), each edge asks for sd_dispatch() again and
+ * again until poll() says that the descriptor is not readable: one call does a bounded part of the
+ * work, and what is left makes no other edge.
  */
 int sd_get_fd(sd_t sd);
 
@@ -992,11 +1105,22 @@ int sd_wait(sd_t sd, int timeout_ms);
  * Requests in flight go on, and end once something dispatches. Does nothing where `sd` is not
  * attached, or where its loop has been destroyed.
  *
- * In the thread that runs the loop, callbacks included, or where no thread does, the loop has let
- * go of `sd` when this returns; libuv gives the memory back in the next turn of the loop. Called
- * in another thread while the loop runs, it lets go in its next turn, which this brings about.
+ * Only the loop itself takes out what it watches, whichever thread runs it: at the end of the
+ * callback that this is called in, otherwise in its next turn, which this brings about. A loop that
+ * has nothing else to do ends with that turn. One that does not run again may be destroyed as it
+ * is, as it may before sd_detach(); libuv lets a loop be closed only after that turn.
  */
 int sd_detach(sd_t sd);
+
+/**
+ * Has one sd_wait() on `sd` return 0: one that another thread is in, or the next one; each call,
+ * one. For a thread that waits there for the program's own events as well. May be called from any
+ * thread, and in a signal handler: it takes no lock and no memory, leaves errno as it is, and
+ * sd_last_error() too. Does nothing to event loops, which have wake-ups of their own.
+ *
+ * Errors: SD_RES_INVALID_PARMS (`sd` is not valid).
+ */
+int sd_wake(sd_t sd);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -29,8 +29,9 @@ pub enum Error {
     Invalid(&'static str),
     #[error("{0}")]
     Refused(Refusal),
-    #[error("no answer within the time limit")]
-    TimedOut,
+    /// Why, where that is known.
+    #[error("nothing came within the time limit{}", .0.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
+    TimedOut(Option<Arc<str>>),
     #[error("canceled: the connection was closed by the program")]
     Canceled,
     /// The peer broke the protocol.
@@ -38,6 +39,9 @@ pub enum Error {
     BadReply(&'static str),
     #[error("no gateway reachable: {0}")]
     NotConnected(Arc<str>),
+    /// What answers is something else.
+    #[error("{0}")]
+    NoSheep(Arc<str>),
     /// The connection broke under a request.
     #[error("connection lost: {}", .0.corrupt.map_or("it broke", |c| c.0))]
     Lost(Lost),
@@ -97,9 +101,9 @@ impl Error {
             Error::NoMem(_) => SdResult::NO_MEM,
             Error::Io(_) => SdResult::EIO,
             Error::Internal(_) => SdResult::SYSTEM_ERROR,
-            Error::TimedOut => return code::TIMEDOUT,
+            Error::TimedOut(_) => return code::TIMEDOUT,
             Error::Canceled => return code::CANCELED,
-            Error::BadReply(_) | Error::Lost(Lost { corrupt: Some(_), .. }) => {
+            Error::BadReply(_) | Error::NoSheep(_) | Error::Lost(Lost { corrupt: Some(_), .. }) => {
                 return code::BAD_REPLY;
             }
             Error::NotConnected(_) | Error::Lost(_) => return code::NOT_CONNECTED,
@@ -153,6 +157,8 @@ pub fn errno(result: i32) -> i32 {
         SdResult::NO_MEM => libc::ENOMEM,
         SdResult::NO_SPACE | SdResult::FULL_VDI => libc::ENOSPC,
         SdResult::READONLY => libc::EROFS,
+        // There is nothing behind the address yet, and it takes an administrator to change that.
+        SdResult::WAIT_FOR_FORMAT => libc::ENXIO,
         SdResult::VER_MISMATCH => libc::EPROTONOSUPPORT,
         SdResult::NO_SUPPORT => libc::EOPNOTSUPP,
         SdResult::BUFFER_SMALL => libc::ERANGE,

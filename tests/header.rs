@@ -5,8 +5,8 @@
 use std::path::Path;
 
 /// The chapters of the header, in its order.
-const CHAPTERS: [&str; 9] =
-    ["result", "log", "cluster", "vdi", "attr", "snapshot", "list", "aio", "event"];
+const CHAPTERS: [&str; 11] =
+    ["result", "last", "log", "cluster", "vdi", "attr", "snapshot", "list", "aio", "event", "wake"];
 
 #[test]
 fn the_committed_header_is_the_generated_one() {

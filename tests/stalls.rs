@@ -20,7 +20,7 @@ use common::ambush::{
     is_attr_deletion, is_attr_write, is_creation, is_deletion, is_inode_read, is_lock, is_lookup,
     is_map_update, is_new_vdi, is_release, is_size_write, is_tag_write, is_write, oid,
 };
-use common::api::{Code, Sd, Vdi, Which};
+use common::api::{Code, Sd, Vdi, Which, last_error};
 use common::server::Server;
 
 const OBJECT: u64 = 4 << 20;
@@ -175,6 +175,24 @@ fn a_write_that_was_given_up_does_not_undo_a_later_one() {
             ..Pair::new("creating, elsewhere", is_creation)
         },
     ]);
+}
+
+#[test]
+fn whoever_waits_for_what_was_given_up_is_told_what_that_is() {
+    let fold = Fold::new();
+    let sd = fold.sd();
+    let vdi = with_object(&sd);
+    fold.give_up(&sd, Trap::Stall, is_write, || sd.write(vdi, b"first", 0, 0));
+    sd.set_timeout(SOME);
+    assert_eq!(sd.write(vdi, b"later", 0, 0), Err(Code::TIMEDOUT));
+    let error = last_error();
+    for part in ["VDI \"a\"", "WRITE_OBJ was given up", "127.0.0.1:"] {
+        assert!(error.contains(part), "{error}");
+    }
+    sd.set_timeout(LONG);
+    fold.release();
+    assert_eq!(sd.write(vdi, b"later", 0, 0), Ok(()));
+    assert_eq!(last_error(), "");
 }
 
 #[test]

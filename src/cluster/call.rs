@@ -2,7 +2,9 @@
 
 use std::future::Future;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -105,6 +107,7 @@ impl Cluster {
             };
             let error = match exchange.await {
                 Ok(reply) => {
+                    self.progress(op);
                     let (opcode, result) = (call.request.opcode, reply.header.result());
                     let class = classify(result);
                     if class == Class::GoingAway {
@@ -126,7 +129,10 @@ impl Cluster {
             }
             if !backoff.wait(self, op).await? {
                 // Whether the connection or the time ran out first is all the same by now.
-                return Err(if let Error::Lost(_) = error { Error::TimedOut } else { error });
+                return Err(match error {
+                    Error::Lost(_) => Error::TimedOut(self.delay(op)),
+                    error => error,
+                });
             }
         }
     }
@@ -176,11 +182,13 @@ impl Cluster {
 
     /// Waits until nothing is pending that meets `touches`, the earlier copies of `call` left out.
     async fn clear(&self, op: &Op, touches: Touches, call: CallId) -> Result<()> {
+        let mut _waiting = None;
         loop {
             let Some(blocked) = self.blocked(op, &touches, call)? else { return Ok(()) };
+            _waiting.get_or_insert_with(|| Waiting::new(self, op, touches, call));
             let mut until = blocked.until;
-            if let Some((gateway, epoch)) = blocked.vanished {
-                self.ask_for(op, gateway, epoch).await?;
+            if let Some((address, epoch)) = blocked.vanished {
+                self.ask_for(op, address, epoch).await?;
                 until = until.min(Instant::now() + ASK_AGAIN);
             }
             let mut timer = Timer::new(self, until);
@@ -192,6 +200,46 @@ impl Cluster {
                 }
             })
             .await?;
+        }
+    }
+
+    /// What an operation whose time has run out was waiting for, as far as that can be told.
+    pub(super) fn delay(&self, op: &Op) -> Option<Arc<str>> {
+        let core = lock(&self.core);
+        let ago = |at: Instant| Instant::now().saturating_duration_since(at).as_secs();
+        if let Some(entry) = core.pending.waited_for(op.started) {
+            let (what, ago) = (op::name(entry.opcode), ago(entry.since));
+            let gateway = &self.gateways[entry.gateway];
+            return Some(
+                format!("{what} was given up {ago} s ago, and {gateway} may still carry it out")
+                    .into(),
+            );
+        }
+        let owing = core.links.iter().filter(|(_, link)| link.wire.awaiting() > 0);
+        if let Some((_, link)) = owing.min_by_key(|(_, link)| link.last_received) {
+            let (gateway, since) =
+                (&self.gateways[link.gateway], link.asked.max(link.last_received));
+            return Some(format!("{gateway} has said nothing for {} s", ago(since)).into());
+        }
+        let (gateway, why) = core.last_loss.as_ref().filter(|_| core.connecting)?;
+        Some(
+            format!("no connection; the last, to {}, ended: {why}", self.gateways[*gateway]).into(),
+        )
+    }
+
+    /// What an error's words lack: which gateway it comes from.
+    pub fn whence(&self, error: &Error) -> Option<String> {
+        let core = lock(&self.core);
+        match error {
+            Error::Server { .. } | Error::BadReply(_) => {
+                let link = core.links.get(core.current?.key)?;
+                Some(format!(" (gateway {})", self.gateways[link.gateway]))
+            }
+            Error::Lost(_) => {
+                let (gateway, why) = core.last_loss.as_ref()?;
+                Some(format!(" (gateway {}: {why})", self.gateways[*gateway]))
+            }
+            _ => None,
         }
     }
 
@@ -218,18 +266,18 @@ impl Cluster {
     }
 
     /// Asks whether a gateway that vanished, whose last epoch was `epoch`, is still a member.
-    async fn ask_for(&self, op: &Op, gateway: usize, epoch: u32) -> Result<()> {
+    async fn ask_for(&self, op: &Op, address: Option<SocketAddr>, epoch: u32) -> Result<()> {
         let link = self.uplink(op).await?;
-        let alive = match self.is_member(op, link, gateway).await {
+        let alive = match self.is_member(op, link, address).await {
             Ok(Some((now, is_member))) => is_member || now <= epoch,
             Ok(None) => true,
-            Err(error @ (Error::Canceled | Error::TimedOut)) => return Err(error),
+            Err(error @ (Error::Canceled | Error::TimedOut(_))) => return Err(error),
             Err(_) => true,
         };
-        if !alive {
+        if let (false, Some(address)) = (alive, address) {
             let waiters = {
                 let mut core = lock(&self.core);
-                core.pending.dead(gateway, epoch, Instant::now());
+                core.pending.dead(address, epoch, Instant::now());
                 core.pending.waiters.take()
             };
             waiters.into_iter().for_each(Waker::wake);
@@ -250,9 +298,42 @@ impl Core {
             call.id.store(self.next_serial, Ordering::Relaxed);
         }
         let end = self.end_of(link);
+        let gateway = self.get(link).map_or(0, |link| link.gateway);
         let (opcode, since) = (call.request.opcode, Instant::now());
         let payload = call.keep_late.then(|| call.payload.clone());
-        self.pending.add(Entry { touches, call: call.id(), opcode, link, id, since, end, payload });
+        self.pending.add(Entry {
+            touches,
+            call: call.id(),
+            opcode,
+            link,
+            gateway,
+            id,
+            since,
+            end,
+            payload,
+        });
+    }
+}
+
+/// An operation that waits for what is pending: it says so for as long as it does.
+struct Waiting<'a> {
+    cluster: &'a Cluster,
+    started: Instant,
+}
+
+impl Waiting<'_> {
+    fn new<'a>(cluster: &'a Cluster, op: &Op, touches: Touches, call: CallId) -> Waiting<'a> {
+        lock(&cluster.core).pending.waiting.push((op.started, touches, call));
+        Waiting { cluster, started: op.started }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let waiting = &mut lock(&self.cluster.core).pending.waiting;
+        if let Some(at) = waiting.iter().position(|(started, ..)| *started == self.started) {
+            waiting.swap_remove(at);
+        }
     }
 }
 

@@ -4,16 +4,19 @@ use std::future::Future;
 use std::os::fd::RawFd;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Cluster, Core, Link, LinkState, Op};
 use crate::clock::Instant;
 use crate::error::{Error, Result};
 use crate::exec::{Completion, Hold, catch_panic, lock};
-use crate::net::{EventSet, Interest, WakeFd, interest};
+use crate::net::{EventSet, Interest, Tap, WakeFd, interest};
 
 /// Callbacks of one dispatch, so that a busy handle does not starve the program's other events.
 const MAX_CALLBACKS: usize = 1024;
+
+const NO_FD: Error = Error::NoMem("no file descriptor left");
 
 /// What an event loop watches.
 pub(super) struct Events {
@@ -29,12 +32,17 @@ impl Cluster {
         Ok(self.events()?.fd())
     }
 
+    /// A descriptor of its own for one event loop, which is readable when that one is.
+    pub fn tap(&self) -> Result<Tap> {
+        let set = self.events()?;
+        Tap::new(&set).map_err(|_| NO_FD)
+    }
+
     fn events(&self) -> Result<Arc<EventSet>> {
         let mut core = lock(&self.core);
         if let Some(events) = &core.events {
             return Ok(events.set.clone());
         }
-        const NO_FD: Error = Error::NoMem("no file descriptor left");
         let descriptor = Arc::new(WakeFd::new().map_err(|_| NO_FD)?);
         let set = Arc::new(EventSet::new(&descriptor).map_err(|_| NO_FD)?);
         self.descriptors.keep_wake(&descriptor);
@@ -81,13 +89,9 @@ impl Cluster {
         self.tasks.agenda.call().ok_or(Error::Canceled)
     }
 
-    /// Has the event loop call dispatch though there may be no work.
-    pub fn nudge(&self) {
-        self.ask_for_dispatch(&mut lock(&self.core));
-    }
-
     /// Does the work that there is: I/O, timers, callbacks. Never blocks.
     pub fn dispatch(&self) {
+        self.dispatches.fetch_add(1, Ordering::Relaxed);
         let mut hold = self.tasks.agenda.hold();
         match self.lead.try_take() {
             Some(_term) => self.turn_now(),
@@ -101,19 +105,34 @@ impl Cluster {
         self.tasks.run_woken();
     }
 
-    /// Waits for work and does it; false where there was none within `timeout`. None waits for
-    /// ever, or until the cluster is closed.
+    /// Waits for work and does it, or for the bell; false where there was neither within `timeout`.
+    /// None waits for ever, or until the cluster is closed.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<bool> {
         let events = self.events()?;
-        match events.wait(timeout) {
-            Ok(true) if lock(&self.core).closing => Err(Error::Canceled),
-            Ok(true) => {
-                self.dispatch();
-                Ok(true)
+        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            let [work, rung] = events.wait(&self.bell, left).map_err(|_| Error::NoMem("poll"))?;
+            // Another thread may have taken it.
+            let rung = rung && self.bell.take();
+            if work && lock(&self.core).closing {
+                return Err(Error::Canceled);
             }
-            Ok(false) => Ok(false),
-            Err(_) => Err(Error::NoMem("poll")),
+            if work {
+                self.dispatch();
+            }
+            if work || rung {
+                return Ok(true);
+            }
+            if until.is_some_and(|until| until <= Instant::now()) {
+                return Ok(false);
+            }
         }
+    }
+
+    /// The descriptor of the bell: an eventfd, each unit of which ends one wait.
+    pub fn bell(&self) -> RawFd {
+        self.bell.fd()
     }
 }
 

@@ -8,13 +8,15 @@ mod call;
 mod connect;
 mod events;
 mod health;
+mod patience;
 mod pending;
 mod reactor;
 
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -25,13 +27,15 @@ use slab::Slab;
 use crate::clock::Instant;
 use crate::error::{Error, Result};
 use crate::exec::{self, Budget, Lead, Tasks, Timers, WaitList, lock};
-use crate::net::{Descriptors, Endpoint, IoVecs, Socket, WakeFd, is_fault, is_retry};
+use crate::net::{Descriptors, IoVecs, Resolver, Socket, WakeFd, is_fault, is_retry, resolve};
 use crate::wire::{Corrupt, Wire};
 
 pub use call::Call;
 pub use pending::Late;
 
+use address::Gateway;
 use events::{Events, Watched};
+use patience::Patience;
 use pending::Pending;
 use reactor::Inbox;
 
@@ -42,13 +46,40 @@ const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// How long a close waits for its own requests.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
+/// What a program may say of how it connects.
+#[derive(Clone)]
+pub struct Options {
+    /// How long one gateway may take to be found, connected to and heard of.
+    pub connect_timeout: Option<Duration>,
+    /// Of each operation, in milliseconds; 0 is no bound.
+    pub timeout_ms: u32,
+    /// Of the close.
+    pub close_timeout: Duration,
+    pub resolver: Resolver,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            connect_timeout: None,
+            timeout_ms: DEFAULT_TIMEOUT_MS,
+            close_timeout: CLOSE_LIMIT,
+            resolver: resolve,
+        }
+    }
+}
+
 /// A program's access to one sheepdog cluster: what an `sd_t` stands for.
 pub struct Cluster {
-    gateways: Vec<Endpoint>,
+    gateways: Vec<Gateway>,
+    options: Options,
     core: Mutex<Core>,
     lead: Lead,
     /// Interrupts a wait in poll.
     wake: Arc<WakeFd>,
+    /// Ends a [`Cluster::wait`].
+    bell: WakeFd,
     descriptors: Descriptors,
     /// The leader's receive buffer.
     inbox: Mutex<Inbox>,
@@ -56,6 +87,14 @@ pub struct Cluster {
     tasks: Arc<Tasks>,
     pub budget: Arc<Budget>,
     timeout_ms: AtomicU32,
+    /// How many operations are patient.
+    patient: AtomicUsize,
+    /// Counts them.
+    dispatches: AtomicUsize,
+    /// From which of them on a leader leaves to them what they are there for.
+    courteous_from: AtomicUsize,
+    /// What that grew by, where none came.
+    missed: AtomicUsize,
     /// The server has said that its writes are stable when acknowledged (4.8).
     flush_is_needless: AtomicBool,
 }
@@ -74,6 +113,8 @@ struct Core {
     next_serial: u64,
     /// What was given up and may still happen.
     pending: Pending,
+    /// The operations whose deadlines move.
+    patience: Vec<Patience>,
     /// The latest epoch that a gateway has told of, and when it replaced an earlier one.
     epoch: u32,
     epoch_changed: Option<Instant>,
@@ -88,7 +129,7 @@ struct Core {
     was_connected: bool,
     /// What an event loop watches, once there is one.
     events: Option<Events>,
-    /// Something waits to be sent by a dispatch, or one is wanted for its own sake.
+    /// Something waits to be sent by a dispatch.
     unsent: bool,
 }
 
@@ -97,6 +138,8 @@ struct Core {
 struct Link {
     serial: u64,
     gateway: usize,
+    /// Where that is; None for a unix socket.
+    address: Option<SocketAddr>,
     socket: Arc<Socket>,
     wire: Wire,
     state: LinkState,
@@ -108,7 +151,7 @@ struct Link {
     /// The probe was not answered in time: other gateways are asked until something comes. Never
     /// taken for dead: what it has it may carry out at any time.
     silent: bool,
-    /// It is not known yet what is behind it.
+    /// It is not known yet what is behind it: whoever connects has it, and its end.
     greeting: bool,
     /// The peer takes no more for now.
     stuck: bool,
@@ -162,6 +205,8 @@ struct LinkId {
 pub struct Op {
     started: Instant,
     deadline: Option<Instant>,
+    /// Part of an operation, with a deadline of its own.
+    bounded: bool,
     /// Goes on while the cluster is being closed: it is part of the close.
     closing: bool,
     /// Connects to each gateway once, instead of until the deadline.
@@ -173,7 +218,12 @@ pub struct Op {
 impl Op {
     /// The same operation, for a part of it that ends at a time of its own if that comes first.
     pub fn until(&self, at: Instant) -> Op {
-        Op { deadline: Some(self.deadline.map_or(at, |deadline| deadline.min(at))), ..*self }
+        // A whole operation's deadline that has passed is one that has moved.
+        let is_later = |deadline| at >= deadline && (self.bounded || deadline > Instant::now());
+        if self.deadline.is_some_and(is_later) {
+            return *self;
+        }
+        Op { deadline: Some(at), bounded: true, ..*self }
     }
 
     /// The same operation, with so much more time.
@@ -221,22 +271,31 @@ impl Error {
 }
 
 /// Waits that grow: for repeating what a cluster cannot do just now.
-pub struct Backoff(Duration);
+pub struct Backoff {
+    next: Duration,
+    /// The first wait began.
+    since: Option<Instant>,
+}
 
 impl Default for Backoff {
     fn default() -> Backoff {
-        Backoff(BACKOFF_MIN)
+        Backoff { next: BACKOFF_MIN, since: None }
     }
 }
 
 impl Backoff {
     /// Waits; false where the operation's deadline does not leave the time for it.
     pub async fn wait(&mut self, cluster: &Cluster, op: &Op) -> Result<bool> {
-        let until = Instant::now() + self.0;
-        if op.deadline.is_some_and(|deadline| deadline <= until) {
+        let now = Instant::now();
+        let (since, until) = (*self.since.get_or_insert(now), now + self.next);
+        let too_late = |deadline| deadline <= until;
+        // Answers alone, to the same question again and again, are no progress.
+        if cluster.deadline(op).is_some_and(too_late)
+            || cluster.allowance(op).is_some_and(|allowance| too_late(since + allowance))
+        {
             return Ok(false);
         }
-        self.0 = (self.0 * 2).min(BACKOFF_MAX);
+        self.next = (self.next * 2).min(BACKOFF_MAX);
         cluster.sleep_until(op, until).await?;
         Ok(true)
     }
@@ -248,17 +307,20 @@ impl Backoff {
         cluster: &Cluster,
         op: &Op,
     ) -> Result<bool> {
-        if self.0 > most { Ok(false) } else { self.wait(cluster, op).await }
+        if self.next > most { Ok(false) } else { self.wait(cluster, op).await }
     }
 }
 
 impl Cluster {
     /// A cluster behind `gateways`, of which there must be one; connects to none of them yet.
-    pub fn new(gateways: Vec<Endpoint>) -> Result<Cluster> {
+    pub fn new(gateways: Vec<Gateway>, options: Options) -> Result<Cluster> {
         assert!(!gateways.is_empty());
-        let wake = WakeFd::new().map_err(|_| Error::NoMem("no file descriptor left"))?;
+        const NO_FD: Error = Error::NoMem("no file descriptor left");
+        let wake = WakeFd::new().map_err(|_| NO_FD)?;
+        let bell = WakeFd::counting().map_err(|_| NO_FD)?;
         let descriptors = Descriptors::new();
         descriptors.keep_wake(&wake);
+        descriptors.keep_wake(&bell);
         Ok(Cluster {
             gateways,
             core: Mutex::new(Core {
@@ -270,6 +332,7 @@ impl Cluster {
                 timers: Timers::default(),
                 next_serial: 0,
                 pending: Pending::default(),
+                patience: Vec::new(),
                 epoch: 0,
                 epoch_changed: None,
                 polling: None,
@@ -282,11 +345,17 @@ impl Cluster {
             }),
             lead: Lead::default(),
             wake: Arc::new(wake),
+            bell,
             descriptors,
             inbox: Mutex::new(Inbox::new()),
             tasks: Arc::default(),
             budget: Arc::default(),
-            timeout_ms: AtomicU32::new(DEFAULT_TIMEOUT_MS),
+            timeout_ms: AtomicU32::new(options.timeout_ms),
+            patient: AtomicUsize::new(0),
+            dispatches: AtomicUsize::new(0),
+            courteous_from: AtomicUsize::new(0),
+            missed: AtomicUsize::new(0),
+            options,
             flush_is_needless: AtomicBool::new(false),
         })
     }
@@ -309,7 +378,7 @@ impl Cluster {
         let ms = self.timeout_ms.load(Ordering::Relaxed);
         let started = Instant::now();
         let deadline = (ms > 0).then(|| started + Duration::from_millis(ms.into()));
-        Op { started, deadline, closing: false, first: false, lazy: false }
+        Op { started, deadline, bounded: false, closing: false, first: false, lazy: false }
     }
 
     /// Runs an operation to its end on this thread: its result, or that time ran out.
@@ -358,7 +427,7 @@ impl Cluster {
         self.tasks.finish_all();
         self.lead.wait_until_empty();
         // A cluster that does not answer any more must not hold up the end of the program.
-        let deadline = Some(Instant::now() + CLOSE_LIMIT);
+        let deadline = Some(Instant::now() + self.options.close_timeout);
         let op = Op { deadline, closing: true, first: true, ..self.op() };
         let result = self.run_op(op, async |op| {
             let result = last(op).await;
@@ -379,7 +448,7 @@ impl Cluster {
         self.tasks.agenda.deliver_last();
         match result {
             // Something of ours may still happen, or a lock remains.
-            Err(Error::TimedOut) => Err(Error::TimedOut),
+            Err(error @ Error::TimedOut(_)) => Err(error),
             Err(error) => {
                 log::warn!("close: {error}");
                 Ok(())
@@ -389,10 +458,9 @@ impl Cluster {
     }
 
     /// In the child of a fork, where this can be used for nothing else, and is never dropped: closes
-    /// the child's copies of its descriptors, that which an event loop watches only where `watched`
-    /// says so.
-    pub fn close_copies(&self, watched: bool) {
-        self.descriptors.close_copies(watched);
+    /// the child's copies of its descriptors.
+    pub fn close_copies(&self) {
+        self.descriptors.close_copies();
     }
 
     /// When nodes have last joined or left, as far as known: they move objects after that.
@@ -413,11 +481,8 @@ impl Cluster {
     /// Sends what waits on a link, or sees to it that a dispatch does.
     fn send(&self, core: &mut Core, link: LinkId, lazy: bool, woken: &mut Vec<Waker>) {
         if lazy && core.up(link).is_some_and(|link| link.may_wait()) {
+            // A leader sends it, too, when it looks; it is not waked for each.
             self.ask_for_dispatch(core);
-            // A leader sends it, too, when it looks.
-            if core.polling.is_some() {
-                self.wake.set();
-            }
             return;
         }
         core.flush(link.key);
@@ -448,16 +513,24 @@ impl Cluster {
         op: &Op,
         mut future: Pin<&mut impl Future<Output = Result<T>>>,
     ) -> Result<T> {
-        let Some(deadline) = op.deadline else { return future.await };
+        let Some(deadline) = self.deadline(op) else { return future.await };
         let mut timer = Timer::new(self, deadline);
-        let result = poll_fn(|cx| match future.as_mut().poll(cx) {
-            Poll::Ready(result) => Poll::Ready(Some(result)),
-            Poll::Pending => timer.poll(cx).map(|()| None),
+        let result = poll_fn(|cx| {
+            if let Poll::Ready(result) = future.as_mut().poll(cx) {
+                return Poll::Ready(Some(result));
+            }
+            while timer.poll(cx).is_ready() {
+                match self.deadline(op) {
+                    Some(moved) if moved > timer.at => timer = Timer::new(self, moved),
+                    _ => return Poll::Ready(None),
+                }
+            }
+            Poll::Pending
         })
         .await;
         result.unwrap_or_else(|| {
             self.pass_over_silent_link(op);
-            Err(Error::TimedOut)
+            Err(Error::TimedOut(self.delay(op)))
         })
     }
 
@@ -502,7 +575,8 @@ impl Cluster {
         let mut woken = Vec::new();
         {
             let mut core = lock(&self.core);
-            if core.get(link).is_some() {
+            if let Some(entry) = core.get(link) {
+                entry.greeting = false;
                 core.fail(link.key, End::Unwanted(why));
                 core.collect(link.key, &mut woken);
             }
@@ -583,7 +657,7 @@ impl Core {
         let id = LinkId { key, serial: link.serial };
         let ended = match &end {
             End::Vanished(_) => {
-                pending::End::Vanished { gateway: link.gateway, epoch: link.wire.epoch() }
+                pending::End::Vanished { address: link.address, epoch: link.wire.epoch() }
             }
             End::Closed | End::Corrupt(_) | End::Unwanted(_) => {
                 pending::End::Closed(Instant::now())
@@ -623,7 +697,8 @@ impl Core {
     /// Removes a link that has ended, once nobody has to be told any more.
     fn forget_if_done(&mut self, key: usize) {
         let link = &self.links[key];
-        if matches!(link.state, LinkState::Down(..)) && link.wire.in_flight() == 0 {
+        let is_down = matches!(link.state, LinkState::Down(..));
+        if is_down && !link.greeting && link.wire.in_flight() == 0 {
             self.links.remove(key);
         }
     }

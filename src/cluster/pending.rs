@@ -24,6 +24,7 @@
 //!
 //! What a request touches is derived from the request, so that no caller can forget it.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use sheepdog_proto::hash::vid_of_name;
@@ -202,7 +203,7 @@ pub(super) enum End {
     /// By the server, then.
     Closed(Instant),
     /// Without a word from the server, whose latest epoch was this.
-    Vanished { gateway: usize, epoch: u32 },
+    Vanished { address: Option<SocketAddr>, epoch: u32 },
 }
 
 pub(super) struct Entry {
@@ -210,6 +211,7 @@ pub(super) struct Entry {
     pub call: CallId,
     pub opcode: u8,
     pub link: LinkId,
+    pub gateway: usize,
     pub id: Id,
     pub since: Instant,
     pub end: End,
@@ -240,7 +242,7 @@ pub(super) struct Blocked {
     /// When the first of those in the way is over without anybody's doing.
     pub until: Instant,
     /// A gateway that vanished with one of them, and its epoch.
-    pub vanished: Option<(usize, u32)>,
+    pub vanished: Option<(Option<SocketAddr>, u32)>,
 }
 
 /// The registry. Empty as long as all goes well: then it costs one test for each request.
@@ -249,6 +251,8 @@ pub(super) struct Pending {
     entries: Vec<Entry>,
     pub late: Vec<Late>,
     pub waiters: WaitList,
+    /// Who waits: when its operation began, and for what. For those who ask why.
+    pub waiting: Vec<(Instant, Touches, CallId)>,
 }
 
 impl Pending {
@@ -258,14 +262,9 @@ impl Pending {
 
     /// Whether something is in the way of what touches this. The earlier copies of `call` are not.
     pub fn blocks(&self, touches: &Touches, call: CallId) -> Option<Blocked> {
-        let full = self.entries.len() >= MAX && touches.change_anything();
-        let in_the_way = self.entries.iter().filter(|entry| {
-            full || entry.call != call
-                && touches.iter().any(|touch| entry.touches.iter().any(|it| touch.meets(it)))
-        });
-        in_the_way.fold(None, |found: Option<Blocked>, entry| {
+        self.in_the_way(touches, call).fold(None, |found: Option<Blocked>, entry| {
             let vanished = match entry.end {
-                End::Vanished { gateway, epoch } => Some((gateway, epoch)),
+                End::Vanished { address, epoch } => Some((address, epoch)),
                 End::Open | End::Closed(_) => None,
             };
             Some(Blocked {
@@ -273,6 +272,20 @@ impl Pending {
                 vanished: found.and_then(|found| found.vanished).or(vanished),
             })
         })
+    }
+
+    fn in_the_way(&self, touches: &Touches, call: CallId) -> impl Iterator<Item = &Entry> {
+        let full = self.entries.len() >= MAX && touches.change_anything();
+        self.entries.iter().filter(move |entry| {
+            full || entry.call != call
+                && touches.iter().any(|touch| entry.touches.iter().any(|it| touch.meets(it)))
+        })
+    }
+
+    /// The oldest of what the operation waits for that began at `started`.
+    pub fn waited_for(&self, started: Instant) -> Option<&Entry> {
+        let (_, touches, call) = self.waiting.iter().find(|(at, ..)| *at == started)?;
+        self.in_the_way(touches, *call).min_by_key(|entry| entry.since)
     }
 
     /// Whether a reply on this link would end something.
@@ -305,10 +318,10 @@ impl Pending {
     }
 
     /// A gateway that had vanished is dead.
-    pub fn dead(&mut self, dead: usize, epoch: u32, now: Instant) {
+    pub fn dead(&mut self, dead: SocketAddr, epoch: u32, now: Instant) {
         for entry in &mut self.entries {
-            if let End::Vanished { gateway, epoch: last } = entry.end
-                && gateway == dead
+            if let End::Vanished { address, epoch: last } = entry.end
+                && address == Some(dead)
                 && last < epoch
             {
                 entry.end = End::Closed(now);
@@ -367,7 +380,17 @@ mod tests {
     fn entry(touches: Touches, call: CallId) -> Entry {
         let id = Wire::new().submit(Request::default(), SendBuf::EMPTY, Dest::None).unwrap();
         let (opcode, since) = (op::WRITE_OBJ, Instant::now());
-        Entry { touches, call, opcode, link: LINK, id, since, end: End::Open, payload: None }
+        Entry {
+            touches,
+            call,
+            opcode,
+            link: LINK,
+            gateway: 0,
+            id,
+            since,
+            end: End::Open,
+            payload: None,
+        }
     }
 
     /// Whether `later` waits while `pending` may still happen.
@@ -482,12 +505,13 @@ mod tests {
         let touches = write(vid(1).data(0), 0, 512);
         let (mut registry, now) = (Pending::default(), Instant::now());
         registry.add(entry(touches, 1));
-        registry.ended(LINK, End::Vanished { gateway: 2, epoch: 7 });
-        assert_eq!(registry.blocks(&touches, 2).unwrap().vanished, Some((2, 7)));
-        registry.dead(1, 8, now);
-        registry.dead(2, 7, now);
+        let at = |port| SocketAddr::from(([10, 0, 0, 1], port));
+        registry.ended(LINK, End::Vanished { address: Some(at(2)), epoch: 7 });
+        assert_eq!(registry.blocks(&touches, 2).unwrap().vanished, Some((Some(at(2)), 7)));
+        registry.dead(at(1), 8, now);
+        registry.dead(at(2), 7, now);
         assert!(registry.expire(now + SETTLE).is_empty() && !registry.is_empty());
-        registry.dead(2, 8, now);
+        registry.dead(at(2), 8, now);
         registry.expire(now + SETTLE);
         assert!(registry.is_empty());
         // Or nobody ever knows.

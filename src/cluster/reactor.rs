@@ -2,12 +2,13 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Waker;
 use std::time::Duration;
 
 use super::{Cluster, Core, End, Link, LinkId, LinkState, pending};
 use crate::clock::Instant;
-use crate::exec::{Lead, Parker, Reactor, Tasks, lock};
+use crate::exec::{Lead, Parker, Reactor, Tasks, Turn, lock};
 use crate::net::{Interest, Socket, interest, is_fault, is_retry, poll_sockets};
 
 /// How long a blocking receive waits at most. Nothing can interrupt it, so this bounds how late
@@ -55,7 +56,7 @@ impl Reactor for Cluster {
         &self.tasks
     }
 
-    fn turn(&self, me: &Parker, alone: bool) {
+    fn turn(&self, me: &Parker, alone: bool) -> Turn {
         let mut inbox = lock(&self.inbox);
         let inbox = &mut *inbox;
         let plan = self.plan(inbox, alone);
@@ -71,16 +72,48 @@ impl Reactor for Cluster {
                 let mut events = Vec::new();
                 me.interruptible(&self.wake, || events = self.poll(&links, timeout));
                 lock(&self.core).polling = None;
+                if events.iter().any(|ready| ready.contains(Interest::IN)) && self.is_anothers() {
+                    return Turn::Leave;
+                }
                 for ((link, socket, _), ready) in links.iter().zip(events) {
                     self.ready(*link, socket, ready, inbox);
                 }
             }
         }
         inbox.wake();
+        Turn::Done
+    }
+
+    fn left(&self, seen_to: bool) {
+        let missed = match seen_to {
+            true => 0,
+            false => (2 * self.missed.load(Ordering::Relaxed)).clamp(MISSED_MIN, MISSED_MAX),
+        };
+        self.missed.store(missed, Ordering::Relaxed);
+        if !seen_to {
+            let dispatches = self.dispatches.load(Ordering::Relaxed);
+            self.courteous_from.store(dispatches + missed, Ordering::Relaxed);
+        }
     }
 }
 
+/// Dispatches that must come before one is waited for again where one did not come: the more, the
+/// more often that has happened.
+const MISSED_MIN: usize = 8;
+const MISSED_MAX: usize = 8192;
+
 impl Cluster {
+    /// Whether what has come is better received by a dispatch than by a leader: as long as there are
+    /// asynchronous requests, and somebody dispatches. What a leader receives of them a dispatch has
+    /// to be woken for, and that goes on in bits: each answer that is received at once makes a
+    /// request that is sent alone.
+    fn is_anothers(&self) -> bool {
+        let dispatches = self.dispatches.load(Ordering::Relaxed);
+        dispatches > self.courteous_from.load(Ordering::Relaxed)
+            && self.tasks.are_there()
+            && !self.tasks.agenda.is_calling_here()
+    }
+
     /// Sends what can be sent, fires what is due, and says how to wait for more.
     fn plan(&self, inbox: &mut Inbox, alone: bool) -> Plan {
         let mut core = lock(&self.core);

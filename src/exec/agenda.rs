@@ -108,6 +108,14 @@ impl Agenda {
         Some(Hold { agenda: self, calling: true, process: super::process() })
     }
 
+    /// Whether this thread is in a callback: whoever dispatches may wait there for itself.
+    pub fn is_calling_here(&self) -> bool {
+        let own = |all: &RefCell<Vec<*const Agenda>>| {
+            all.borrow().iter().any(|one| std::ptr::eq(*one, self))
+        };
+        CALLBACKS.try_with(own).unwrap_or(false)
+    }
+
     /// The descriptor stays readable from now on.
     pub fn close(&self) {
         let mut state = lock(&self.state);
@@ -204,7 +212,7 @@ mod tests {
 
         fn readable(&self) -> bool {
             let fd = self.descriptor.as_fd();
-            crate::net::wait_readable(fd, Some(Duration::ZERO)).unwrap()
+            crate::net::wait_readable([fd], Some(Duration::ZERO)).unwrap() == [true]
         }
     }
 

@@ -27,9 +27,10 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use crate::net::WakeFd;
-use crate::sync::{Condvar, Mutex, MutexGuard, thread_local};
+use crate::sync::{Condvar, Mutex, MutexGuard, thread_local, wait_at_most};
 
 /// Locks, also after a panic in another thread: every state here is valid between statements.
 pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -46,8 +47,22 @@ pub trait Reactor {
     /// Waits until something happened, handles it, and wakes whom it concerns. Called by one
     /// thread at a time, the leader. `alone`: no other thread is inside [`block_on`]. Returns
     /// at once where `me` has been woken already, and early when it is.
-    fn turn(&self, me: &Parker, alone: bool);
+    fn turn(&self, me: &Parker, alone: bool) -> Turn;
+
+    /// The leader has left what happened to somebody else; whether anybody saw to it.
+    fn left(&self, _seen_to: bool) {}
 }
+
+/// What came of a leader's turn.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    Done,
+    /// Something happened that is another thread's to handle, which is about to come.
+    Leave,
+}
+
+/// How long a leader leaves what happened to another thread.
+const COURTESY: Duration = Duration::from_millis(10);
 
 /// Who leads, and who waits meanwhile.
 #[derive(Default)]
@@ -76,6 +91,8 @@ impl Lead {
             return false;
         }
         state.led = true;
+        // From when it left the lead to others.
+        state.followers.retain(|p| !Arc::ptr_eq(p, parker));
         true
     }
 
@@ -98,6 +115,13 @@ impl Lead {
         if let Some(parker) = next {
             parker.nudge();
         }
+    }
+
+    /// Gives the lead up to whoever comes, and to no follower; `parker` is the next of these.
+    fn leave_free(&self, parker: &Arc<Parker>) {
+        let mut state = lock(&self.state);
+        state.led = false;
+        state.followers.push_front(parker.clone());
     }
 
     fn enter(&self) {
@@ -178,6 +202,17 @@ impl Parker {
         }
         state.waiting = false;
         state.nudged = false;
+    }
+
+    /// As [`Parker::wait`], for `time` at most. Whether it was woken or nudged.
+    fn wait_at_most(&self, time: Duration) -> bool {
+        let mut state = lock(&self.state);
+        if !state.woken && !state.nudged {
+            state.waiting = true;
+            state = wait_at_most(&self.changed, &self.state, state, time);
+            state.waiting = false;
+        }
+        state.woken || std::mem::take(&mut state.nudged)
     }
 
     pub fn is_woken(&self) -> bool {
@@ -280,11 +315,19 @@ pub fn block_on<F: Future>(reactor: &impl Reactor, future: F) -> F::Output {
             }
             if session.lead.take(&parker) {
                 let term = Term(session.lead);
-                while !parker.is_woken() {
-                    reactor.turn(&parker, session.lead.alone());
+                let mut turn = Turn::Done;
+                while turn == Turn::Done && !parker.is_woken() {
+                    turn = reactor.turn(&parker, session.lead.alone());
                     reactor.tasks().run_woken();
                 }
-                drop(term);
+                match turn {
+                    Turn::Done => drop(term),
+                    Turn::Leave => {
+                        std::mem::forget(term);
+                        session.lead.leave_free(&parker);
+                        reactor.left(parker.wait_at_most(COURTESY));
+                    }
+                }
             } else {
                 parker.wait();
             }

@@ -73,6 +73,11 @@ impl Tasks {
         }
     }
 
+    /// Whether there are any.
+    pub fn are_there(&self) -> bool {
+        lock(&self.running).live > 0
+    }
+
     /// Polls the futures that were woken.
     pub fn run_woken(&self) {
         loop {

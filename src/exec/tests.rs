@@ -100,7 +100,7 @@ impl Reactor for FakeReactor {
         &self.tasks
     }
 
-    fn turn(&self, me: &Parker, alone: bool) {
+    fn turn(&self, me: &Parker, alone: bool) -> Turn {
         assert!(!self.turning.swap(true, Ordering::Relaxed), "one leader at a time");
         let turn = self.turns.fetch_add(1, Ordering::Relaxed);
         let answered = {
@@ -134,6 +134,7 @@ impl Reactor for FakeReactor {
             };
             waker.into_iter().for_each(Waker::wake);
         }
+        Turn::Done
     }
 }
 
@@ -222,8 +223,9 @@ impl<F: Fn(&Lead, &Parker, bool)> Reactor for Scripted<F> {
         &self.tasks
     }
 
-    fn turn(&self, me: &Parker, alone: bool) {
+    fn turn(&self, me: &Parker, alone: bool) -> Turn {
         (self.turn)(&self.lead, me, alone);
+        Turn::Done
     }
 }
 

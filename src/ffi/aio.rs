@@ -8,8 +8,8 @@ use libc::iovec;
 
 use super::cluster::sd_t;
 use super::entry::{self, VdiHandle, enter};
-use super::program;
 use super::vdi::{SD_WRITE_FUA, off_t, sd_vdi_t};
+use super::{last, program};
 use crate::cluster::Op;
 use crate::error::{Error, Result};
 use crate::exec::{Completion, Share};
@@ -23,6 +23,7 @@ type Callback = unsafe extern "C-unwind" fn(sd: sd_t, result: c_int, opaque: *mu
 /// What the program wants to be told, and how.
 struct Notice {
     sd: sd_t,
+    vdi: sd_vdi_t,
     callback: Callback,
     opaque: *mut c_void,
 }
@@ -32,12 +33,18 @@ struct Notice {
 unsafe impl Send for Notice {}
 
 impl Notice {
-    fn new(sd: sd_t, callback: Option<Callback>, opaque: *mut c_void) -> Result<Notice> {
+    fn new(
+        sd: sd_t,
+        vdi: sd_vdi_t,
+        callback: Option<Callback>,
+        opaque: *mut c_void,
+    ) -> Result<Notice> {
         let callback = callback.ok_or(Error::Invalid("a pointer is NULL"))?;
-        Ok(Notice { sd, callback, opaque })
+        Ok(Notice { sd, vdi, callback, opaque })
     }
 
-    fn give(self, result: c_int) {
+    fn give(self, result: Result<()>) {
+        let result = last::of_request(self.sd as usize, self.vdi as usize, result);
         // SAFETY: the program's function, called as the header says.
         program::call(|| unsafe { (self.callback)(self.sd, result, self.opaque) });
     }
@@ -62,7 +69,6 @@ where
     client.cluster.spawn(
         move |op| work(handle, op),
         move |result| {
-            let result = result.map_or_else(|error| error.code(), |()| 0);
             let completion: Completion = Box::new(move || {
                 // First, so that the callback can submit the next one.
                 drop(share);
@@ -119,7 +125,7 @@ pub unsafe extern "C" fn sd_vdi_aread(
     enter(|| {
         let handle = entry::vdi(sd, vdi)?;
         entry::check_writable(data, size)?;
-        let (offset, notice) = (entry::offset(offset)?, Notice::new(sd, r#fn, opaque)?);
+        let (offset, notice) = (entry::offset(offset)?, Notice::new(sd, vdi, r#fn, opaque)?);
         // SAFETY: the caller lends the buffer until the callback, and the future that holds the
         // loan has ended before that.
         let buf = unsafe { RecvBuf::from_raw(data.cast(), size) };
@@ -143,7 +149,7 @@ pub unsafe extern "C" fn sd_vdi_awrite(
     enter(|| {
         let handle = entry::vdi(sd, vdi)?;
         entry::check_readable(data, size)?;
-        let (offset, notice) = (entry::offset(offset)?, Notice::new(sd, r#fn, opaque)?);
+        let (offset, notice) = (entry::offset(offset)?, Notice::new(sd, vdi, r#fn, opaque)?);
         // SAFETY: the caller lends the buffer until the callback, or until it is copied below.
         let buf = unsafe { SendBuf::from_raw(data.cast(), size) };
         write(handle, buf, offset, flag, notice)
@@ -164,7 +170,7 @@ pub unsafe extern "C" fn sd_vdi_areadv(
 ) -> c_int {
     enter(|| {
         let handle = entry::vdi(sd, vdi)?;
-        let (offset, notice) = (entry::offset(offset)?, Notice::new(sd, r#fn, opaque)?);
+        let (offset, notice) = (entry::offset(offset)?, Notice::new(sd, vdi, r#fn, opaque)?);
         // SAFETY: the caller passes buffers as the header says, and lends them until the callback.
         let buf = unsafe {
             RecvBuf::from_raw_vectored(entry::iovecs(iov, iovcnt, entry::check_writable)?)?
@@ -187,7 +193,7 @@ pub unsafe extern "C" fn sd_vdi_awritev(
 ) -> c_int {
     enter(|| {
         let handle = entry::vdi(sd, vdi)?;
-        let (offset, notice) = (entry::offset(offset)?, Notice::new(sd, r#fn, opaque)?);
+        let (offset, notice) = (entry::offset(offset)?, Notice::new(sd, vdi, r#fn, opaque)?);
         // SAFETY: the caller lends the buffers until the callback, or until they are copied below.
         let buf = unsafe {
             let buffers = entry::iovecs(iov, iovcnt, entry::check_readable)?;
@@ -208,7 +214,7 @@ pub unsafe extern "C" fn sd_vdi_aflush(
 ) -> c_int {
     enter(|| {
         let handle = entry::vdi(sd, vdi)?;
-        let notice = Notice::new(sd, r#fn, opaque)?;
+        let notice = Notice::new(sd, vdi, r#fn, opaque)?;
         let share = share(&handle, 0)?;
         submit(handle, share, notice, move |handle, op| async move {
             let cluster = &handle.client.cluster;
@@ -229,7 +235,7 @@ pub unsafe extern "C" fn sd_vdi_adiscard(
 ) -> c_int {
     enter(|| {
         let handle = entry::vdi(sd, vdi)?;
-        let (offset, notice) = (entry::offset(offset)?, Notice::new(sd, r#fn, opaque)?);
+        let (offset, notice) = (entry::offset(offset)?, Notice::new(sd, vdi, r#fn, opaque)?);
         discard(handle, offset, len, false, notice)
     })
 }
@@ -259,7 +265,7 @@ pub unsafe extern "C" fn sd_vdi_awrite_zeroes(
 ) -> c_int {
     enter(|| {
         let handle = entry::vdi(sd, vdi)?;
-        let (offset, notice) = (entry::offset(offset)?, Notice::new(sd, r#fn, opaque)?);
+        let (offset, notice) = (entry::offset(offset)?, Notice::new(sd, vdi, r#fn, opaque)?);
         if flag & !(SD_WRITE_FUA | SD_WRITE_NOCOPY) != 0 {
             return Err(Error::Invalid("unknown flag"));
         }

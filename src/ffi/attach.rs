@@ -2,7 +2,6 @@
 //! are written by hand, since they include the event library's header.
 
 use std::ffi::{c_int, c_void};
-use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use super::cluster::sd_t;
@@ -12,40 +11,22 @@ use crate::error::{Error, Result};
 use crate::loops::{self, Link, Place, Source, Watcher};
 use crate::vdi::Client;
 
-/// A client whose descriptor is there.
+/// A client that a loop watches.
 struct Events {
     client: Arc<Client>,
-    fd: RawFd,
     /// A loop that goes on in a child of it calls nothing.
     process: u32,
 }
 
-impl Events {
-    fn is_here(&self) -> bool {
-        self.process == fork::process()
-    }
-}
-
 impl Source for Events {
-    fn fd(&self) -> RawFd {
-        self.fd
-    }
-
     fn ready(&self) {
-        if !self.is_here() {
+        if self.process != fork::process() {
             return;
         }
         enter(|| {
             self.client.cluster.dispatch();
             Ok(())
         });
-    }
-
-    fn nudge(&self) {
-        if !self.is_here() {
-            return;
-        }
-        self.client.cluster.nudge();
     }
 }
 
@@ -61,8 +42,8 @@ fn attach(
     let place = Place::reserve(sd as usize)?;
     // Looked up with the place reserved: a close from here on finds it, and has it given up.
     let client = entry::client(sd)?;
-    let fd = client.cluster.events_fd()?;
-    place.attach(Arc::new(Events { client, fd, process: fork::process() }), start)
+    let tap = client.cluster.tap()?;
+    place.attach(Arc::new(Events { client, process: fork::process() }), tap, start)
 }
 
 /// Documented in include/sheepdog_libev.h.

@@ -8,31 +8,24 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use super::cluster::sd_t;
-use super::fork;
 use super::program::{self, Forked};
 use super::vdi::{off_t, sd_inode, sd_vdi_t};
+use super::{fork, last, wake};
 use crate::error::{Error, Result};
 use crate::net::{self, Access};
 use crate::vdi::{Client, Name, Vdi, Which};
 
 /// Runs the body of a C function: its result as a code. No panic leaves it, nor prints anything.
 pub fn enter(body: impl FnOnce() -> Result<()>) -> c_int {
-    // The hook is the library's own, since its copy of the standard library is.
-    #[cfg(not(test))]
-    {
-        static HOOK: std::sync::Once = std::sync::Once::new();
-        HOOK.call_once(|| std::panic::set_hook(Box::new(|panic| log::error!("{panic}"))));
-    }
+    fork::prepare();
     let _uncancelled = program::Uncancelled::new();
-    match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(Ok(())) => 0,
-        Ok(Err(error)) => {
-            log::debug!("{error}");
-            error.code()
-        }
-        Err(payload) if payload.is::<Forked>() => BAD_SD.code(),
-        Err(_) => Error::Internal("panic").code(),
-    }
+    let outer = last::begin();
+    let result = match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(result) => result,
+        Err(payload) if payload.is::<Forked>() => Err(BAD_SD),
+        Err(_) => Err(Error::Internal("panic")),
+    };
+    last::end(outer, result)
 }
 
 /// An open VDI, as a C program holds it.
@@ -50,16 +43,24 @@ const BAD_VDI: Error = Error::Invalid("not an open sd_vdi_t of this sd_t");
 const NULL: Error = Error::Invalid("a pointer is NULL");
 
 pub fn new_client(client: Arc<Client>) -> Result<sd_t> {
-    Ok(CLIENTS.insert(client)? as *mut c_void)
+    let bell = client.cluster.bell();
+    let handle = CLIENTS.insert(client)?;
+    if let Err(error) = wake::hang(handle, bell) {
+        CLIENTS.remove(handle);
+        return Err(error);
+    }
+    Ok(handle as *mut c_void)
 }
 
 pub fn client(sd: sd_t) -> Result<Arc<Client>> {
+    last::about_sd(sd as usize);
     CLIENTS.get(sd as usize).ok_or(BAD_SD)
 }
 
 /// Takes a client out of the table, and with it the handles of its VDIs.
 pub fn remove_client(sd: sd_t) -> Result<Owned<Arc<Client>>> {
     let client = CLIENTS.remove(sd as usize).ok_or(BAD_SD)?;
+    wake::take_down(sd as usize);
     let (Owned::Here(the) | Owned::ByParent(the)) = &client;
     remove_vdis(the);
     Ok(client)
@@ -88,13 +89,31 @@ pub fn new_vdi(client: &Arc<Client>, vdi: Arc<Vdi>) -> Result<sd_vdi_t> {
 /// A VDI handle that belongs to `sd`.
 pub fn vdi(sd: sd_t, vdi: sd_vdi_t) -> Result<VdiHandle> {
     let client = client(sd)?;
+    last::about_vdi(vdi as usize);
     let handle = VDIS.get(vdi as usize).ok_or(BAD_VDI)?;
     if Arc::ptr_eq(&handle.client, &client) { Ok(handle) } else { Err(BAD_VDI) }
 }
 
 /// A VDI handle of any `sd_t`.
 pub fn any_vdi(vdi: sd_vdi_t) -> Result<VdiHandle> {
+    last::about_vdi(vdi as usize);
     VDIS.get(vdi as usize).ok_or(BAD_VDI)
+}
+
+/// For the words of an error: the name of a handle's VDI.
+pub fn name_of(vdi: usize) -> Option<String> {
+    let handle = VDIS.get(vdi)?;
+    Some(handle.vdi.name().to_string())
+}
+
+/// For the words of an error: the client of an `sd_t`.
+pub fn client_of(sd: usize) -> Option<Arc<Client>> {
+    CLIENTS.get(sd)
+}
+
+/// For the words of an error: the client of a VDI handle.
+pub fn client_of_vdi(vdi: usize) -> Option<Arc<Client>> {
+    VDIS.get(vdi).map(|handle| handle.client)
 }
 
 pub fn remove_vdi(vdi: sd_vdi_t) -> Result<Owned<VdiHandle>> {
@@ -118,8 +137,19 @@ pub unsafe fn text<'a>(text: *const c_char) -> Result<&'a [u8]> {
 /// # Safety
 /// As [`text`].
 pub unsafe fn name(name: *const c_char) -> Result<Name> {
+    last::about_name(name);
     // SAFETY: as the caller promises.
     Name::new(unsafe { text(name) }?)
+}
+
+/// A snapshot's tag.
+///
+/// # Safety
+/// As [`text`].
+pub unsafe fn tag<'a>(tag: *const c_char) -> Result<&'a [u8]> {
+    last::about_snapshot(tag, 0);
+    // SAFETY: as the caller promises.
+    unsafe { text(tag) }
 }
 
 /// Which snapshot: by its tag where that is neither NULL nor "", else by its id. None where the
@@ -128,6 +158,7 @@ pub unsafe fn name(name: *const c_char) -> Result<Name> {
 /// # Safety
 /// `tag` is NULL or a C string that stays as it is for the call.
 pub unsafe fn which(tag: *const c_char, idx: c_int) -> Result<Option<Which>> {
+    last::about_snapshot(tag, idx);
     // SAFETY: as the caller promises.
     let tag = if tag.is_null() { &[] } else { unsafe { text(tag)? } };
     if tag.is_empty() && idx == 0 {
@@ -160,6 +191,26 @@ impl<T> Out<T> {
         // since it may be uninitialised.
         unsafe { self.0.write(value) }
     }
+}
+
+/// The bytes of a structure of options that grows at its end: what the program's version of it lacks
+/// is 0, and what it has beyond ours must be. NULL is all zeros.
+///
+/// # Safety
+/// `opts` is NULL or points to `len` bytes.
+pub unsafe fn options<const KNOWN: usize>(opts: *const c_void, len: usize) -> Result<[u8; KNOWN]> {
+    let mut bytes = [0u8; KNOWN];
+    if opts.is_null() {
+        return Ok(bytes);
+    }
+    // SAFETY: `len` bytes are there, as the caller promises.
+    let given = unsafe { std::slice::from_raw_parts(opts.cast::<u8>(), len) };
+    if len > KNOWN && given[KNOWN..].iter().any(|b| *b != 0) {
+        return Err(Error::Invalid("an option of a later version of the library"));
+    }
+    let len = len.min(KNOWN);
+    bytes[..len].copy_from_slice(&given[..len]);
+    Ok(bytes)
 }
 
 /// A byte offset argument.
@@ -254,7 +305,12 @@ enum Kind {
 /// Handle numbers: `generation | index | kind`. The kinds are odd, so that no number is the
 /// address of an object that a program could mistake for a handle, nor NULL.
 const KIND_BITS: u32 = 2;
-const INDEX_BITS: u32 = if usize::BITS == 64 { 24 } else { 12 };
+pub const INDEX_BITS: u32 = if usize::BITS == 64 { 24 } else { 12 };
+
+/// The index of the slot that a handle names.
+pub fn index_of(handle: usize) -> usize {
+    handle >> KIND_BITS & ((1 << INDEX_BITS) - 1)
+}
 
 struct Table<T> {
     kind: Kind,
@@ -301,7 +357,7 @@ impl<T: Clone> Table<T> {
 
     /// The slot that a handle names, if it is one of this table's.
     fn locate(&self, handle: usize) -> Option<(usize, usize)> {
-        let index = handle >> KIND_BITS & ((1 << INDEX_BITS) - 1);
+        let index = index_of(handle);
         let kind = handle & ((1 << KIND_BITS) - 1);
         (kind == self.kind as usize).then_some((index, handle >> (INDEX_BITS + KIND_BITS)))
     }

@@ -10,8 +10,12 @@ use crate::error::Error;
 use crate::loops;
 
 /// The file descriptor that is readable when there is work for sd_dispatch(); -1 where `sd` is not
-/// valid. It stays the same until sd_close(), over reconnects too. To be watched for reading, level
-/// triggered, in any event loop; nothing else may be done with it.
+/// valid. It stays the same until sd_close(), over reconnects too. To be watched for reading in any
+/// event loop; nothing else may be done with it.
+///
+/// Level triggered, that is all. Edge triggered (EPOLLET), each edge asks for sd_dispatch() again and
+/// again until poll() says that the descriptor is not readable: one call does a bounded part of the
+/// work, and what is left makes no other edge.
 #[unsafe(no_mangle)]
 pub extern "C" fn sd_get_fd(sd: sd_t) -> c_int {
     let mut fd = -1;
@@ -41,7 +45,7 @@ pub extern "C" fn sd_wait(sd: sd_t, timeout_ms: c_int) -> c_int {
         let timeout = u64::try_from(timeout_ms).ok().map(Duration::from_millis);
         match entry::client(sd)?.cluster.wait(timeout)? {
             true => Ok(()),
-            false => Err(Error::TimedOut),
+            false => Err(Error::TimedOut(None)),
         }
     })
 }
@@ -51,9 +55,10 @@ pub extern "C" fn sd_wait(sd: sd_t, timeout_ms: c_int) -> c_int {
 /// Requests in flight go on, and end once something dispatches. Does nothing where `sd` is not
 /// attached, or where its loop has been destroyed.
 ///
-/// In the thread that runs the loop, callbacks included, or where no thread does, the loop has let
-/// go of `sd` when this returns; libuv gives the memory back in the next turn of the loop. Called
-/// in another thread while the loop runs, it lets go in its next turn, which this brings about.
+/// Only the loop itself takes out what it watches, whichever thread runs it: at the end of the
+/// callback that this is called in, otherwise in its next turn, which this brings about. A loop that
+/// has nothing else to do ends with that turn. One that does not run again may be destroyed as it
+/// is, as it may before sd_detach(); libuv lets a loop be closed only after that turn.
 #[unsafe(no_mangle)]
 pub extern "C" fn sd_detach(sd: sd_t) -> c_int {
     enter(|| {

@@ -8,7 +8,8 @@
 
 use std::cell::RefCell;
 use std::ffi::c_int;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::{entry, log};
 use crate::error::{Error, Result};
@@ -21,14 +22,14 @@ pub use crate::exec::process;
 /// Copies of the parent's that its other threads were in: nobody can tell what may be freed.
 static LEFT: Mutex<Vec<Arc<Client>>> = Mutex::new(Vec::new());
 
-/// Frees the child's copy of a client. `detached`: no event loop watches its descriptor.
-pub fn give_back(copy: Arc<Client>, detached: bool) {
+/// Frees the child's copy of a client, which no event loop calls any more.
+pub fn give_back(copy: Arc<Client>) {
     match Arc::try_unwrap(copy) {
         // No thread was in it, and nothing asynchronous was in flight: whoever is holds a count.
         // So nothing of it is locked or half changed, and to drop it sends nothing.
         Ok(client) => drop(client),
         Err(copy) => {
-            copy.cluster.close_copies(detached);
+            copy.cluster.close_copies();
             lock(&LEFT).push(copy);
         }
     }
@@ -36,6 +37,7 @@ pub fn give_back(copy: Arc<Client>, detached: bool) {
 
 /// What is held during a fork, in this order.
 struct Held {
+    _setting_up: MutexGuard<'static, ()>,
     _handles: entry::Held,
     _loops: loops::Held,
     _log: log::Held,
@@ -49,7 +51,8 @@ thread_local! {
 
 extern "C" fn before() {
     let _ = HELD.try_with(|held| {
-        *held.borrow_mut() = Some(Held {
+        held.borrow_mut().get_or_insert_with(|| Held {
+            _setting_up: lock(&SETTING_UP),
             _handles: entry::hold(),
             _loops: loops::hold(),
             _log: log::hold(),
@@ -80,17 +83,38 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
+/// What the library sets up once in a process is set up, and a fork is noticed.
+static READY: AtomicBool = AtomicBool::new(false);
+static SETTING_UP: Mutex<()> = Mutex::new(());
+
+/// The beginning of every call.
+pub fn prepare() {
+    if !READY.load(Ordering::Acquire) {
+        set_up();
+    }
+}
+
+/// A fork in another thread never finds this half done: either it was there before the handlers
+/// were, and the C library lets it end before it takes them, or it waits for `SETTING_UP`.
+#[cold]
+fn set_up() {
+    // Several threads may get here at once, and have the handlers called several times: the later
+    // ones do nothing. None waits for another, which a fork might leave behind.
+    // SAFETY: functions that stay for as long as this library is loaded.
+    let error = unsafe { pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
+    let _setting_up = lock(&SETTING_UP);
+    if READY.load(Ordering::Acquire) {
+        return;
+    }
+    // The hook is the library's own, since its copy of the standard library is.
+    #[cfg(not(test))]
+    std::panic::set_hook(Box::new(|panic| ::log::error!("{panic}")));
+    log::install();
+    // Tried again by the next call, and a handle is not made before.
+    READY.store(error == 0, Ordering::Release);
+}
+
 /// From now on a fork is noticed. To be called before the first handle is made.
 pub fn watch() -> Result<()> {
-    static WATCHED: Mutex<bool> = Mutex::new(false);
-    let mut watched = lock(&WATCHED);
-    if !*watched {
-        // SAFETY: functions that stay for as long as this library is loaded.
-        let error = unsafe { pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
-        if error != 0 {
-            return Err(Error::NoMem("pthread_atfork"));
-        }
-        *watched = true;
-    }
-    Ok(())
+    if READY.load(Ordering::Acquire) { Ok(()) } else { Err(Error::NoMem("pthread_atfork")) }
 }

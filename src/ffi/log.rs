@@ -1,7 +1,7 @@
 //! The library's messages, for programs that want them.
 
 use std::ffi::{CString, c_char, c_int, c_void};
-use std::sync::{Mutex, MutexGuard, Once};
+use std::sync::{Mutex, MutexGuard};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
@@ -33,7 +33,6 @@ struct Sink {
 unsafe impl Send for Sink {}
 
 static SINK: Mutex<Option<Sink>> = Mutex::new(None);
-static INSTALL: Once = Once::new();
 
 /// Whom messages go to, for the time of a fork.
 pub struct Held {
@@ -42,6 +41,12 @@ pub struct Held {
 
 pub fn hold() -> Held {
     Held { _sink: lock(&SINK) }
+}
+
+/// Has the library's messages come here.
+pub fn install() {
+    // Fails only where a Rust program that links the library has a logger of its own.
+    let _ = log::set_logger(&Forward);
 }
 
 struct Forward;
@@ -87,10 +92,6 @@ pub extern "C" fn sd_set_log(
     opaque: *mut c_void,
 ) {
     enter(|| {
-        INSTALL.call_once(|| {
-            // Fails only where a Rust program that links the library has a logger of its own.
-            let _ = log::set_logger(&Forward);
-        });
         let filter = match level {
             ..=SD_LOG_OFF => LevelFilter::Off,
             SD_LOG_ERROR => LevelFilter::Error,

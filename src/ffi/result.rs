@@ -136,8 +136,9 @@ pub extern "C" fn sd_strerror(result: c_int) -> *const c_char {
     error::c_text(result).as_ptr()
 }
 
-/// The errno that says what a result code says, as a positive number, 0 for SD_RES_SUCCESS. EIO
-/// for whatever errno has no better word for.
+/// The errno that says what a result code says, as a positive number, 0 for SD_RES_SUCCESS. EAGAIN
+/// for a cluster that starts or recovers, ENXIO for one that is not formatted, EIO for whatever errno
+/// has no better word for.
 #[unsafe(no_mangle)]
 pub extern "C" fn sd_result_to_errno(result: c_int) -> c_int {
     error::errno(result)

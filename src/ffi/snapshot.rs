@@ -28,7 +28,7 @@ pub unsafe extern "C" fn sd_snapshot_create(
     enter(|| {
         let handle = entry::vdi(sd, vdi)?;
         // SAFETY: the caller passes pointers as the header says.
-        let (tag, out) = unsafe { (entry::text(tag)?, Out::optional(snap_vdi)) };
+        let (tag, out) = unsafe { (entry::tag(tag)?, Out::optional(snap_vdi)) };
         let (client, vdi) = (&handle.client, &handle.vdi);
         let opened = client.cluster.run(async |op| {
             let vid = client.snapshot(op, vdi, tag).await?;
@@ -104,7 +104,8 @@ pub unsafe extern "C" fn sd_snapshot_read(
 }
 
 /// Deletes a snapshot of the VDI `name`, named as for sd_snapshot_open(). The working VDI, other
-/// snapshots and clones keep what they share with it.
+/// snapshots and clones keep what they share with it. That another client reads it does not keep it
+/// from that.
 ///
 /// Errors: SD_RES_NO_VDI, SD_RES_NO_TAG, SD_RES_VDI_LOCKED (a handle of this `sd` is open on it).
 #[unsafe(no_mangle)]

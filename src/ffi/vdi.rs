@@ -138,18 +138,8 @@ pub unsafe extern "C" fn sd_vdi_create_ex(
 /// # Safety
 /// `opts` is NULL or points to `len` bytes.
 unsafe fn create_options(opts: *const sd_create_opts, len: usize) -> Result<CreateOptions> {
-    if opts.is_null() {
-        return Ok(CreateOptions::default());
-    }
-    const KNOWN: usize = size_of::<sd_create_opts>();
-    let mut bytes = [0u8; KNOWN];
-    // SAFETY: `len` bytes are there, as the caller promises.
-    let given = unsafe { std::slice::from_raw_parts(opts.cast::<u8>(), len) };
-    if len > KNOWN && given[KNOWN..].iter().any(|b| *b != 0) {
-        return Err(Error::Invalid("an option of a later version of the library"));
-    }
-    let len = len.min(KNOWN);
-    bytes[..len].copy_from_slice(&given[..len]);
+    // SAFETY: as the caller promises.
+    let bytes = unsafe { entry::options::<{ size_of::<sd_create_opts>() }>(opts.cast(), len)? };
     if bytes[offset_of!(sd_create_opts, reserved)..].iter().any(|b| *b != 0) {
         return Err(Error::Invalid("a reserved option is not 0"));
     }
@@ -195,6 +185,11 @@ fn create(
 ///
 /// A VDI has one writing `sd` at a time. On success `*vdi` is valid, in any thread, until
 /// sd_vdi_close() or sd_close().
+///
+/// Where the cluster has no locks, which is how servers format one unless they are told otherwise, a
+/// second writer is not kept out, and nobody is told. What both write may be lost then: of an object that both write to for the first
+/// time one has the data, and space may stay taken that no VDI uses any more. What one wrote alone,
+/// and to objects that were there, stays.
 ///
 /// Errors: SD_RES_NO_VDI, SD_RES_VDI_LOCKED (another client holds the lock), SD_RES_NO_SUPPORT (a
 /// kind of VDI that this library cannot write).
@@ -467,6 +462,9 @@ pub extern "C" fn sd_vdi_flush(sd: sd_t, vdi: sd_vdi_t) -> c_int {
 
 /// Deletes the working VDI `name` and all its data; its snapshots stay. Takes as long as the VDI
 /// has objects: see sd_set_timeout(). Broken off, it can be repeated.
+///
+/// A lock that another client holds does not keep it from that: that client's reads give zeros or
+/// errors from then on, and what it writes is gone.
 ///
 /// Errors: SD_RES_NO_VDI, SD_RES_VDI_LOCKED (a handle of this `sd` is open on it).
 #[unsafe(no_mangle)]

@@ -7,7 +7,7 @@ use std::ffi::{c_int, c_short, c_void};
 use std::sync::Arc;
 
 use super::library::library;
-use super::{Link, Watcher};
+use super::{Link, Watcher, keep};
 use crate::error::{Error, Refusal, Result};
 
 // libev has an event_add and an event_del too.
@@ -107,7 +107,9 @@ pub unsafe fn start(base: *mut c_void, link: Arc<Link>) -> Result<Watcher> {
             return Err(Error::Internal("event_assign failed"));
         }
         if add(event, std::ptr::null()) != 0 {
-            stop(node.cast());
+            drop(Box::from_raw(node));
+            unassign(event);
+            libc::free(event.cast());
             return Err(Error::Internal("event_add failed"));
         }
     }
@@ -119,11 +121,13 @@ unsafe fn stop(node: *mut c_void) {
     // SAFETY: a node of `start`, which is stopped only once, in the thread that runs the loop. The
     // base is there if it knows the event.
     unsafe {
-        let known = !is_over(node);
+        let over = is_over(node);
         let node = Box::from_raw(node.cast::<Node>());
-        if known {
-            (node.del)(node.event);
+        if over {
+            // Another thread may be in event_base_free() still.
+            return keep(node.event.cast());
         }
+        (node.del)(node.event);
         (node.unassign)(node.event);
         libc::free(node.event.cast());
     }

@@ -5,12 +5,11 @@
 //! with a callback of its own: then nobody tells us when, and the memory is kept.
 
 use std::ffi::{c_int, c_uint, c_void};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use super::library::library;
-use super::{Link, Watcher};
+use super::{Link, Watcher, keep};
 use crate::error::{Error, Result};
-use crate::exec::lock;
 
 library!(
     "libuv",
@@ -50,16 +49,6 @@ struct Node {
     is_closing: IsClosing,
     link: Arc<Link>,
 }
-
-/// Handles that the program closed: libuv may use their memory, for a time that nobody can tell.
-pub(super) static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
-
-pub(super) struct Kept {
-    _handle: *mut Handle,
-}
-
-// SAFETY: never used again.
-unsafe impl Send for Kept {}
 
 /// Watches the link's descriptor in `event_loop`.
 ///
@@ -114,7 +103,7 @@ unsafe fn stop(node: *mut c_void) {
         let over = is_over(node);
         let node = Box::from_raw(node.cast::<Node>());
         if over {
-            lock(&KEPT).push(Kept { _handle: node.handle });
+            keep(node.handle.cast());
         } else {
             (node.close)(node.handle, on_close);
         }

@@ -4,9 +4,9 @@
 //! handle is attached, and how a watcher ends. Knows nothing of C handles or requests: a watcher
 //! calls its [`Source`], and touches nothing of it afterwards.
 //!
-//! A loop is used by the thread that runs it and by no other. So a watcher is taken out of its loop
-//! by that thread: at once, where it is the one that detaches (or is no more), else the next time
-//! that the watcher is called, which the source is asked to bring about.
+//! A loop is used by the thread that runs it and by no other, and nobody but the loop knows which
+//! one that is. So a watcher is taken out of its loop by the loop: its descriptor stays readable
+//! once it is detached, and it stops itself when it is called, or goes with its loop.
 
 #![allow(unsafe_code)] // the functions of the event libraries
 
@@ -20,37 +20,28 @@ mod shape;
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use crate::error::{Error, Result};
 use crate::exec::lock;
+use crate::net::Tap;
 
-/// What is watched.
+/// Whose work the loop does.
 pub trait Source: Send + Sync {
-    /// Stays open as long as the source lives, which is as long as the loop watches it.
-    fn fd(&self) -> RawFd;
-    /// The descriptor is readable, or the loop cannot tell. May attach and detach.
+    /// There is work, or the loop cannot tell. May attach and detach.
     fn ready(&self);
-    /// Makes the descriptor readable.
-    fn nudge(&self);
 }
 
 /// The source's side of a watcher, which outlives it.
 pub struct Link {
     key: usize,
-    source: Arc<dyn Source>,
-    state: AtomicU8,
-    /// The thread that runs the loop, as far as we have seen.
-    runner: Mutex<Weak<()>>,
+    /// What is watched. Stays open for as long as the loop watches it.
+    tap: Tap,
+    source: Weak<dyn Source>,
+    /// Detached: the watcher stops when the loop calls it next.
+    retired: AtomicBool,
 }
-
-/// The loop calls the watcher.
-const ATTACHED: u8 = 0;
-/// Detached: the thread that runs the loop has to stop the watcher.
-const RETIRED: u8 = 1;
-/// The watcher is gone, or about to be.
-const STOPPED: u8 = 2;
 
 /// A watcher in a loop, as its library's file made it.
 pub struct Watcher {
@@ -70,20 +61,40 @@ impl Watcher {
         // SAFETY: the watcher has not been stopped.
         unsafe { (self.is_over)(self.node) }
     }
+
+    /// # Safety
+    /// The thread is one that [`Watcher::stop`] names, and whoever has the watcher is the only one.
+    unsafe fn stop(self) {
+        // SAFETY: as the caller promises.
+        unsafe { (self.stop)(self.node) }
+    }
 }
 
 enum Entry {
     /// Somebody is attaching.
     Reserved,
-    Attached(Arc<Link>, Watcher),
+    Attached(Arc<Link>, Watcher, Arc<dyn Source>),
 }
 
 /// What is attached, by the number of its handle.
 static TABLE: Mutex<BTreeMap<usize, Entry>> = Mutex::new(BTreeMap::new());
 
-thread_local! {
-    /// Names the thread, and tells others when it ends.
-    static HERE: Arc<()> = Arc::new(());
+/// What is detached, until its loop has let go. Whoever takes a watcher out of here stops it.
+static RETIRED: Mutex<Vec<(Arc<Link>, Watcher)>> = Mutex::new(Vec::new());
+
+/// Memory that the program had an event library let go of: that library may still use it, for a time
+/// that nobody can tell.
+static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
+
+struct Kept {
+    _memory: *mut c_void,
+}
+
+// SAFETY: never used again.
+unsafe impl Send for Kept {}
+
+fn keep(memory: *mut c_void) {
+    lock(&KEPT).push(Kept { _memory: memory });
 }
 
 /// The right to attach a handle, which one caller has at a time.
@@ -94,43 +105,39 @@ pub struct Place {
 impl Place {
     /// Fails where the handle is attached already.
     pub fn reserve(key: usize) -> Result<Place> {
+        sweep();
         let mut table = lock(&TABLE);
         let over = match table.get(&key) {
             None => None,
-            Some(Entry::Attached(_, watcher)) if watcher.is_over() => table.remove(&key),
+            Some(Entry::Attached(_, watcher, _)) if watcher.is_over() => table.remove(&key),
             Some(_) => return Err(Error::Invalid("attached to an event loop already")),
         };
         table.insert(key, Entry::Reserved);
         drop(table);
-        if let Some(Entry::Attached(link, watcher)) = over {
-            link.end(watcher);
-        }
+        end(over);
         Ok(Place { key })
     }
 
-    /// Watches `source` as `start` does it. It is attached once all of this has succeeded.
+    /// Watches `tap` for `source` as `start` does it. It is attached once all of this has succeeded.
     pub fn attach(
         self,
         source: Arc<dyn Source>,
+        tap: Tap,
         start: impl FnOnce(Arc<Link>) -> Result<Watcher>,
     ) -> Result<()> {
-        let runner = Mutex::new(HERE.try_with(Arc::downgrade).unwrap_or_default());
-        let state = AtomicU8::new(ATTACHED);
-        let link = Arc::new(Link { key: self.key, source, state, runner });
+        let (key, retired) = (self.key, AtomicBool::new(false));
+        let link = Arc::new(Link { key, tap, source: Arc::downgrade(&source), retired });
         let watcher = start(link.clone())?;
         let mut table = lock(&TABLE);
         match table.get_mut(&self.key) {
-            Some(entry @ Entry::Reserved) => *entry = Entry::Attached(link.clone(), watcher),
+            Some(entry @ Entry::Reserved) => *entry = Entry::Attached(link, watcher, source),
             _ => {
                 drop(table);
-                link.end(watcher);
+                // SAFETY: the program attaches in the thread that runs the loop, or before any does.
+                unsafe { watcher.stop() }
                 return Err(Error::Invalid("closed or detached meanwhile"));
             }
         }
-        drop(table);
-        // So that the thread that runs the loop, which may be another one, is known from its first
-        // turn on.
-        link.source.nudge();
         Ok(())
     }
 }
@@ -147,120 +154,110 @@ impl Drop for Place {
 /// Detaches a handle, if it is attached: its source is not called from the loop again, except by a
 /// thread that is about to call it.
 pub fn detach(key: usize) {
+    sweep();
     let entry = lock(&TABLE).remove(&key);
-    if let Some(Entry::Attached(link, watcher)) = entry {
-        link.end(watcher);
+    end(entry);
+}
+
+/// Ends the watcher of an entry, which is in the table no more.
+fn end(entry: Option<Entry>) {
+    let Some(Entry::Attached(link, watcher, _source)) = entry else { return };
+    if watcher.is_over() {
+        // SAFETY: no thread runs a loop that is no more.
+        return unsafe { watcher.stop() };
+    }
+    let mut retired = lock(&RETIRED);
+    retired.push((link.clone(), watcher));
+    link.retired.store(true, Ordering::Release);
+    drop(retired);
+    link.tap.end();
+}
+
+/// Stops what is retired and will not be called any more, since its loop was destroyed.
+fn sweep() {
+    let over: Vec<_> = lock(&RETIRED).extract_if(.., |(_, watcher)| watcher.is_over()).collect();
+    for (_link, watcher) in over {
+        // SAFETY: no thread runs a loop that is no more.
+        unsafe { watcher.stop() }
     }
 }
 
-/// In the child of a fork: takes a watcher of the parent's out of this thread's copy of the loop.
-/// Whether no loop has it any more. That of another thread may be half changed: it is left alone.
-pub fn detach_copy(key: usize) -> bool {
-    let entry = lock(&TABLE).remove(&key);
-    let Some(Entry::Attached(link, watcher)) = entry else { return true };
-    let runs_here = link.runner.try_lock().is_ok_and(|runner| {
-        HERE.try_with(|here| std::ptr::eq(runner.as_ptr(), Arc::as_ptr(here))).unwrap_or(false)
-    });
-    if !runs_here {
-        return false;
-    }
-    link.state.store(STOPPED, Ordering::Release);
-    // SAFETY: this is the thread that runs the loop, and whoever took the watcher out of the table
-    // is the only one who stops it. What is watched is no descriptor of the parent's any more
-    // (net::Held::part), so that the parent's loop keeps what it watches.
-    unsafe { (watcher.stop)(watcher.node) }
-    true
-}
-
-/// The table of what is attached, for the time of a fork.
+/// The tables of what is attached, for the time of a fork.
 pub struct Held {
     _table: MutexGuard<'static, BTreeMap<usize, Entry>>,
-    _kept: MutexGuard<'static, Vec<libuv::Kept>>,
+    _retired: MutexGuard<'static, Vec<(Arc<Link>, Watcher)>>,
+    _kept: MutexGuard<'static, Vec<Kept>>,
 }
 
 pub fn hold() -> Held {
-    Held { _table: lock(&TABLE), _kept: lock(&libuv::KEPT) }
+    Held { _table: lock(&TABLE), _retired: lock(&RETIRED), _kept: lock(&KEPT) }
 }
 
 impl Link {
     pub fn fd(&self) -> RawFd {
-        self.source.fd()
+        self.tap.fd()
     }
 
     /// Called by the watcher in the loop. True where it has to stop itself now; otherwise it may
     /// be gone, and nothing of it must be touched any more.
     #[must_use]
-    fn fire(&self) -> bool {
-        let _ = HERE.try_with(|here| {
-            let mut runner = lock(&self.runner);
-            if !std::ptr::eq(runner.as_ptr(), Arc::as_ptr(here)) {
-                *runner = Arc::downgrade(here);
-            }
-        });
-        if self.state.load(Ordering::Acquire) == ATTACHED {
-            self.source.ready();
+    fn fire(self: &Arc<Link>) -> bool {
+        let is_retired = || self.retired.load(Ordering::Acquire);
+        if !is_retired()
+            && let Some(source) = self.source.upgrade()
+        {
+            source.ready();
         }
-        let (acquire, relaxed) = (Ordering::AcqRel, Ordering::Relaxed);
-        self.state.compare_exchange(RETIRED, STOPPED, acquire, relaxed).is_ok()
+        // A loop that was run inside the callback may have stopped it.
+        is_retired() && self.take_retired().is_some()
     }
 
     /// Called where the loop is being destroyed: the watcher has to stop itself now.
     fn loop_ends(self: &Arc<Link>) {
-        self.state.store(STOPPED, Ordering::Release);
+        self.retired.store(true, Ordering::Release);
         let mut table = lock(&TABLE);
-        let mine = matches!(table.get(&self.key), Some(Entry::Attached(link, _))
+        let mine = matches!(table.get(&self.key), Some(Entry::Attached(link, ..))
             if Arc::ptr_eq(link, self));
         let entry = if mine { table.remove(&self.key) } else { None };
         drop(table);
-        drop(entry);
+        drop((entry, self.take_retired()));
     }
 
-    /// Ends the watcher, which is in the table no more.
-    fn end(&self, watcher: Watcher) {
-        if self.runs_here() || watcher.is_over() {
-            self.state.store(STOPPED, Ordering::Release);
-            // SAFETY: no other thread runs the loop, and whoever took the watcher out of the table
-            // is the only one who stops it.
-            unsafe { (watcher.stop)(watcher.node) }
-        } else {
-            self.state.store(RETIRED, Ordering::Release);
-            self.source.nudge();
-        }
-    }
-
-    /// Whether this thread runs the loop, or the one that did is no more.
-    fn runs_here(&self) -> bool {
-        let runner = lock(&self.runner);
-        let here = HERE.try_with(|here| std::ptr::eq(runner.as_ptr(), Arc::as_ptr(here)));
-        here.unwrap_or(false) || runner.strong_count() == 0
+    fn take_retired(self: &Arc<Link>) -> Option<(Arc<Link>, Watcher)> {
+        let mut retired = lock(&RETIRED);
+        let at = retired.iter().position(|(link, _)| Arc::ptr_eq(link, self))?;
+        Some(retired.swap_remove(at))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::BorrowedFd;
     use std::sync::atomic::AtomicUsize;
+    use std::time::Duration;
 
     use super::*;
+    use crate::net::{EventSet, WakeFd, wait_readable};
 
-    /// A source that counts, and a watcher of it that counts its ends.
+    /// A source that counts.
     #[derive(Default)]
     struct Count {
         ready: AtomicUsize,
-        nudged: AtomicUsize,
     }
 
     impl Source for Count {
-        fn fd(&self) -> RawFd {
-            -1
-        }
         fn ready(&self) {
             self.ready.fetch_add(1, Ordering::Relaxed);
         }
-        fn nudge(&self) {
-            self.nudged.fetch_add(1, Ordering::Relaxed);
+    }
+
+    impl Count {
+        fn ready(&self) -> usize {
+            self.ready.load(Ordering::Relaxed)
         }
     }
 
+    /// A watcher that counts its ends.
     #[derive(Default)]
     struct Fake {
         stopped: AtomicUsize,
@@ -283,12 +280,31 @@ mod tests {
         fn stopped(&self) -> usize {
             self.stopped.load(Ordering::Relaxed)
         }
+
+        /// What libev and libuv do where a watcher is called.
+        fn call(&self, link: &Arc<Link>) {
+            if link.fire() {
+                self.stopped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// A tap of a set that is never readable.
+    fn tap() -> Tap {
+        let wake = WakeFd::new().unwrap();
+        Tap::new(&EventSet::new(&wake).unwrap()).unwrap()
+    }
+
+    fn is_readable(link: &Link) -> bool {
+        // SAFETY: open as long as the link.
+        let fd = unsafe { BorrowedFd::borrow_raw(link.fd()) };
+        wait_readable([fd], Some(Duration::ZERO)).unwrap() == [true]
     }
 
     /// Attaches `fake` under `key`; the link that its watcher would hold.
     fn attach(key: usize, source: &Arc<Count>, fake: &Fake) -> Result<Arc<Link>> {
         let mut kept = None;
-        Place::reserve(key)?.attach(source.clone(), |link| {
+        Place::reserve(key)?.attach(source.clone(), tap(), |link| {
             kept = Some(link);
             Ok(fake.watcher())
         })?;
@@ -300,18 +316,22 @@ mod tests {
         let (source, fake) = (Arc::default(), Fake::default());
         let link = attach(1, &source, &fake).unwrap();
         assert!(attach(1, &source, &fake).is_err());
-        assert!(!link.fire());
-        assert_eq!(source.ready.load(Ordering::Relaxed), 1);
+        fake.call(&link);
+        assert_eq!((source.ready(), fake.stopped()), (1, 0));
         detach(1);
         detach(1);
-        assert_eq!(fake.stopped(), 1);
-        assert!(!link.fire(), "it is gone already");
-        assert_eq!(source.ready.load(Ordering::Relaxed), 1, "nobody is called any more");
-        attach(1, &source, &fake).unwrap();
+        let again = attach(1, &source, &fake).expect("before the loop has let go");
+        fake.call(&link);
+        assert_eq!(
+            (source.ready(), fake.stopped()),
+            (1, 1),
+            "it is not called any more, and stops"
+        );
         fake.over.store(1, Ordering::Relaxed);
         attach(1, &source, &fake).expect("its loop is gone");
         assert_eq!(fake.stopped(), 2);
         detach(1);
+        assert_eq!((fake.stopped(), Arc::strong_count(&again)), (3, 1));
     }
 
     #[test]
@@ -320,7 +340,8 @@ mod tests {
         let place = Place::reserve(2).unwrap();
         assert!(Place::reserve(2).is_err());
         let source_of_place: Arc<Count> = Arc::clone(&source);
-        assert!(place.attach(source_of_place, |_| Err(Error::NoMem("a test"))).is_err());
+        let refused = place.attach(source_of_place, tap(), |_| Err(Error::NoMem("a test")));
+        assert!(refused.is_err());
         assert_eq!(Arc::strong_count(&source), 1);
         attach(2, &source, &fake).unwrap();
         detach(2);
@@ -329,7 +350,7 @@ mod tests {
     #[test]
     fn a_handle_that_is_closed_while_it_is_attached_is_not() {
         let (source, fake) = (Arc::new(Count::default()), Fake::default());
-        let attached = Place::reserve(3).unwrap().attach(source.clone(), |_| {
+        let attached = Place::reserve(3).unwrap().attach(source.clone(), tap(), |_| {
             detach(3);
             Ok(fake.watcher())
         });
@@ -338,23 +359,30 @@ mod tests {
     }
 
     #[test]
-    fn only_the_thread_that_runs_the_loop_stops_the_watcher() {
+    fn only_the_loop_stops_the_watcher_and_is_told_of_it_until_it_has() {
         let (source, fake) = (Arc::new(Count::default()), Fake::default());
         let link = attach(4, &source, &fake).unwrap();
-        std::thread::scope(|scope| scope.spawn(|| detach(4)).join().unwrap());
-        assert_eq!((fake.stopped(), source.nudged.load(Ordering::Relaxed)), (0, 2));
-        assert!(link.fire(), "told to stop, once");
-        assert!(!link.fire());
-        assert_eq!(source.ready.load(Ordering::Relaxed), 0);
+        assert!(!is_readable(&link));
+        detach(4);
+        assert_eq!((fake.stopped(), Arc::strong_count(&source)), (0, 1), "the source may go");
+        assert!(is_readable(&link));
+        fake.call(&link);
+        fake.call(&link);
+        assert_eq!((source.ready(), fake.stopped()), (0, 1), "once");
+        assert_eq!(Arc::strong_count(&link), 1);
     }
 
     #[test]
-    fn where_the_thread_that_ran_the_loop_is_no_more_any_other_stops_the_watcher() {
-        let (source, fake) = (Arc::new(Count::default()), Fake::default());
+    fn what_is_detached_goes_with_its_loop() {
+        let (source, fake, other) = (Arc::default(), Fake::default(), Fake::default());
         let link = attach(5, &source, &fake).unwrap();
-        std::thread::spawn(move || assert!(!link.fire())).join().unwrap();
         detach(5);
-        assert_eq!((fake.stopped(), source.nudged.load(Ordering::Relaxed)), (1, 1));
+        detach(5);
+        assert_eq!(fake.stopped(), 0);
+        fake.over.store(1, Ordering::Relaxed);
+        attach(7, &source, &other).unwrap();
+        assert_eq!((fake.stopped(), Arc::strong_count(&link)), (1, 1));
+        detach(7);
     }
 
     #[test]
@@ -365,8 +393,9 @@ mod tests {
         let again = attach(6, &source, &fake).unwrap();
         link.loop_ends();
         assert!(Place::reserve(6).is_err(), "the later one stays");
-        again.loop_ends();
         detach(6);
+        again.loop_ends();
+        fake.call(&again);
         assert_eq!(fake.stopped(), 0, "whoever says that it ends stops it");
     }
 }

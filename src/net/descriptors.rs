@@ -24,7 +24,7 @@ fn kept() -> MutexGuard<'static, BTreeMap<RawFd, Kept>> {
     KEPT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The descriptors of one cluster.
+/// The descriptors of one cluster, or of one event loop's tap.
 pub struct Descriptors(u64);
 
 impl Descriptors {
@@ -46,15 +46,20 @@ impl Descriptors {
         self.keep(set.timer(), false);
     }
 
+    pub(super) fn keep_tap(&self, tap: BorrowedFd<'_>, signal: BorrowedFd<'_>) {
+        self.keep(tap, true);
+        self.keep(signal, false);
+    }
+
     fn keep(&self, fd: BorrowedFd<'_>, watched: bool) {
         kept().insert(fd.as_raw_fd(), Kept { owner: self.0, watched });
     }
 
-    /// In the child of a fork: closes its copies of these descriptors, that which an event loop
-    /// watches only where `watched` says so. What owns them must never be dropped.
-    pub fn close_copies(&self, watched: bool) {
+    /// In the child of a fork: closes its copies of these descriptors. What owns them must never be
+    /// dropped.
+    pub fn close_copies(&self) {
         kept().retain(|fd, kept| {
-            let doomed = kept.owner == self.0 && (watched || !kept.watched);
+            let doomed = kept.owner == self.0;
             if doomed {
                 // SAFETY: open, as it is in the table, and used by nobody: its owner is lost.
                 unsafe { libc::close(*fd) };

@@ -7,14 +7,16 @@
 
 mod descriptors;
 mod iobuf;
+mod lookup;
 mod memory;
 mod socket;
 
 pub use descriptors::{Descriptors, Held, hold};
 pub use iobuf::{IoVecs, NoMemory, RecvBuf, SendBuf};
+pub use lookup::{Lookup, Resolver, resolve};
 pub use memory::{Access, is_suspect, is_there};
 pub use socket::{
-    Endpoint, EventSet, Interest, Socket, WakeFd, interest, is_fault, is_retry, poll_sockets,
+    Endpoint, EventSet, Interest, Socket, Tap, WakeFd, interest, is_fault, is_retry, poll_sockets,
 };
 #[cfg(test)]
 pub use socket::{poll_fds, wait_readable};

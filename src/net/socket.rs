@@ -20,7 +20,7 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
 
-use super::{IoVecs, RecvBuf, descriptors, memory};
+use super::{Descriptors, IoVecs, RecvBuf, descriptors, memory};
 
 /// Where a gateway listens.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -145,12 +145,27 @@ impl WakeFd {
         Ok(WakeFd(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
     }
 
+    /// One that counts how often it is set.
+    pub fn counting() -> io::Result<WakeFd> {
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK | EventfdFlags::SEMAPHORE;
+        Ok(WakeFd(eventfd(0, flags)?))
+    }
+
     pub fn set(&self) {
         let _ = write(&self.0, &1u64.to_ne_bytes());
     }
 
+    /// Takes back one time that it was set, if it was.
+    pub fn take(&self) -> bool {
+        read(&self.0, &mut [0; 8]).is_ok()
+    }
+
     pub fn clear(&self) {
         let _ = read(&self.0, &mut [0; 8]);
+    }
+
+    pub fn fd(&self) -> RawFd {
+        self.0.as_raw_fd()
     }
 }
 
@@ -218,9 +233,10 @@ impl EventSet {
 }
 
 impl EventSet {
-    /// Waits until the set is readable, for `timeout` at most; None waits for ever. Whether it is.
-    pub fn wait(&self, timeout: Option<Duration>) -> io::Result<bool> {
-        wait_readable(self.epoll.as_fd(), timeout)
+    /// Waits until the set is readable or the bell set, for `timeout` at most; None waits for ever.
+    /// Whether each of them is.
+    pub fn wait(&self, bell: &WakeFd, timeout: Option<Duration>) -> io::Result<[bool; 2]> {
+        wait_readable([self.epoll.as_fd(), bell.as_fd()], timeout)
     }
 
     pub(super) fn timer(&self) -> BorrowedFd<'_> {
@@ -241,6 +257,42 @@ impl AsFd for EventSet {
     }
 }
 
+/// A descriptor that is readable when an [`EventSet`] is, until it is ended: then it is for good.
+pub struct Tap {
+    epoll: OwnedFd,
+    signal: WakeFd,
+}
+
+impl Tap {
+    pub fn new(set: &EventSet) -> io::Result<Tap> {
+        let (epoll, signal) = (epoll::create(epoll::CreateFlags::CLOEXEC)?, WakeFd::new()?);
+        for fd in [set.as_fd(), signal.as_fd()] {
+            epoll::add(&epoll, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
+        }
+        // No copy of it is closed before whoever watches it has let go: it is no cluster's.
+        Descriptors::new().keep_tap(epoll.as_fd(), signal.as_fd());
+        Ok(Tap { epoll, signal })
+    }
+
+    pub fn fd(&self) -> RawFd {
+        self.epoll.as_raw_fd()
+    }
+
+    /// Has whoever watches it look, once and for all.
+    pub fn end(&self) {
+        self.signal.set();
+        // In the child of a fork, where an eventfd is in its place (descriptors::Held::part). An
+        // epoll set takes no bytes.
+        let _ = write(&self.epoll, &1u64.to_ne_bytes());
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        descriptors::forget(self.epoll.as_fd());
+    }
+}
+
 fn epoll_flags(interest: PollFlags) -> epoll::EventFlags {
     let mut flags = epoll::EventFlags::empty();
     flags.set(epoll::EventFlags::IN, interest.contains(PollFlags::IN));
@@ -252,15 +304,18 @@ fn timespec(duration: Duration) -> Timespec {
     Timespec { tv_sec: duration.as_secs() as _, tv_nsec: duration.subsec_nanos() as _ }
 }
 
-/// Waits until `fd` is readable, for `timeout` at most, over signals too; None waits for ever.
-/// Whether it is.
-pub fn wait_readable(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<bool> {
+/// Waits until one of `fds` is readable, for `timeout` at most, over signals too; None waits for
+/// ever. Whether each of them is.
+pub fn wait_readable<const N: usize>(
+    fds: [BorrowedFd<'_>; N],
+    timeout: Option<Duration>,
+) -> io::Result<[bool; N]> {
     let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     loop {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+        let mut fds = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         match poll(&mut fds, left.map(timespec).as_ref()) {
-            Ok(ready) => return Ok(ready > 0),
+            Ok(_) => return Ok(fds.map(|fd| !fd.revents().is_empty())),
             Err(Errno::INTR) => {}
             Err(e) => return Err(e.into()),
         }

@@ -46,6 +46,7 @@ pub struct CreateOptions {
 impl Client {
     /// Ends by the operation's deadline by itself, but for the undoing of what was made by then.
     pub async fn create(&self, op: &Op, name: Name, options: &CreateOptions) -> Result<()> {
+        let _patient = if options.prealloc { self.cluster.be_patient(op) } else { None };
         if options.size == 0 {
             return Err(Error::Invalid("the size is 0"));
         }
@@ -141,6 +142,7 @@ impl Client {
 
     /// Deletes the working VDI `name`; its snapshots stay.
     pub async fn delete(&self, op: &Op, name: Name) -> Result<()> {
+        let _patient = self.cluster.be_patient(op);
         let _turn = self.turn_if_closed(op, name).await?;
         let vid = inode::lookup(&self.cluster, op, &name, &Which::WORKING).await?;
         self.delete_found(op, &name, &Which::WORKING, vid).await
@@ -227,7 +229,7 @@ impl Client {
                 }
                 Left::Same => {
                     if !backoff.wait(cluster, op).await? {
-                        return Err(Error::TimedOut);
+                        return Err(Error::TimedOut(None));
                     }
                 }
                 Left::Successor(next) => {

@@ -38,6 +38,7 @@ impl Vdi {
     /// Makes a range read as zeros, and frees the objects wholly inside it. The last object of the
     /// VDI counts as inside when the range reaches the VDI's end.
     pub async fn discard(&self, cluster: &Cluster, op: &Op, offset: u64, len: u64) -> Result<()> {
+        let _patient = cluster.be_patient(op);
         if self.which != Which::WORKING {
             return Err(Error::Refused(Refusal::ReadOnly));
         }
@@ -170,6 +171,7 @@ impl Vdi {
     /// Grows or shrinks the VDI. What is cut off is freed first, so that it neither leaks nor
     /// comes back when the VDI grows again (5.6).
     pub async fn resize(&self, cluster: &Cluster, op: &Op, size: u64) -> Result<()> {
+        let _patient = cluster.be_patient(op);
         if self.which != Which::WORKING {
             return Err(Error::Refused(Refusal::ReadOnly));
         }

@@ -204,6 +204,7 @@ impl Client {
 
     /// Deletes a snapshot. Others, clones and the working VDI keep what they share with it.
     pub async fn delete_snapshot(&self, op: &Op, name: Name, which: Which) -> Result<()> {
+        let _patient = self.cluster.be_patient(op);
         let family = Family { cluster: &self.cluster, op, name: &name };
         let limit = Instant::now() + PUT_BACK;
         let vid = loop {
@@ -236,6 +237,7 @@ impl Client {
     /// Makes the working VDI of the snapshot's name a copy of the snapshot, in one operation of
     /// the server (5.10, method B); what the working VDI was is deleted then.
     pub async fn rollback(&self, op: &Op, snapshot: &Vdi) -> Result<()> {
+        let _patient = self.cluster.be_patient(op);
         if snapshot.which == Which::WORKING {
             return Err(Error::Invalid("not the handle of a snapshot"));
         }

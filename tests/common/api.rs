@@ -117,6 +117,12 @@ fn keep_panics_loud() {
     });
 }
 
+/// Why this thread's last call failed.
+pub fn last_error() -> String {
+    // SAFETY: a C string that stays for the moment.
+    unsafe { CStr::from_ptr(sd_last_error()) }.to_string_lossy().into_owned()
+}
+
 impl Sd {
     pub fn connect(address: &str) -> Result<Sd> {
         keep_panics_loud();
@@ -441,6 +447,7 @@ type Text = *const c_char;
 
 unsafe extern "C" {
     fn sd_strerror(result: c_int) -> Text;
+    fn sd_last_error() -> Text;
     fn sd_init(addr: Text, sd: *mut Handle) -> c_int;
     fn sd_close(sd: *mut Handle) -> c_int;
     fn sd_set_timeout(sd: Handle, ms: u32) -> c_int;

@@ -10,7 +10,7 @@ use std::task::{Poll, Waker};
 
 use loom::thread;
 use loom_tests::exec::{
-    Completion, Lead, Parker, Reactor, Tasks, WaitList, block_on, catch_panic, lock,
+    Completion, Lead, Parker, Reactor, Tasks, Turn, WaitList, block_on, catch_panic, lock,
 };
 use loom_tests::net::WakeFd;
 use loom_tests::sync::Mutex;
@@ -37,6 +37,8 @@ struct State {
     /// The leader waits, or is about to.
     polling: bool,
     turning: bool,
+    /// How often a leader leaves what there is to a dispatch.
+    courtesies: usize,
 }
 
 #[derive(Default)]
@@ -117,8 +119,16 @@ impl Reactor for Peer {
         &self.tasks
     }
 
-    fn turn(&self, me: &Parker, _alone: bool) {
+    fn turn(&self, me: &Parker, _alone: bool) -> Turn {
         self.begin_turn();
+        {
+            let mut state = lock(&self.state);
+            if !state.asked.is_empty() && state.courtesies > 0 {
+                state.courtesies -= 1;
+                state.turning = false;
+                return Turn::Leave;
+            }
+        }
         if !self.answer() {
             let nothing = {
                 let mut state = lock(&self.state);
@@ -134,6 +144,7 @@ impl Reactor for Peer {
             }
         }
         lock(&self.state).turning = false;
+        Turn::Done
     }
 }
 
@@ -174,6 +185,26 @@ fn two_threads_that_wait_at_once_both_get_their_answers() {
         };
         block_on(&*peer, peer.exchange());
         other.join().unwrap();
+    });
+}
+
+/// A leader that leaves what there is to a dispatch goes on, whether that comes or not.
+#[test]
+fn a_leader_leaves_its_answers_to_a_dispatch() {
+    check(2, || {
+        let peer = Peer::new();
+        lock(&peer.state).courtesies = 2;
+        let other = {
+            let peer = peer.clone();
+            thread::spawn(move || block_on(&*peer, peer.exchange()))
+        };
+        let dispatching = {
+            let peer = peer.clone();
+            thread::spawn(move || peer.dispatch())
+        };
+        block_on(&*peer, peer.exchange());
+        other.join().unwrap();
+        dispatching.join().unwrap();
     });
 }
 

@@ -125,12 +125,24 @@ impl WakeFd {
         Ok(WakeFd::default())
     }
 
+    pub fn counting() -> io::Result<WakeFd> {
+        Ok(WakeFd::default())
+    }
+
     pub fn set(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
+    pub fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+
     pub fn clear(&self) {
         self.0.store(false, Ordering::Relaxed);
+    }
+
+    pub fn fd(&self) -> RawFd {
+        -1
     }
 
     fn is_set(&self) -> bool {
@@ -171,10 +183,40 @@ impl EventSet {
         World::current().set_timer(self.set, delay);
     }
 
-    pub fn wait(&self, timeout: Option<Duration>) -> io::Result<bool> {
+    pub fn wait(&self, bell: &WakeFd, timeout: Option<Duration>) -> io::Result<[bool; 2]> {
         let world = World::current();
         let until = timeout.and_then(|timeout| world.now().checked_add(timeout));
-        Ok(world.wait(until, || world.is_ready(self.set)))
+        world.wait(until, || world.is_ready(self.set) || bell.is_set());
+        Ok([world.is_ready(self.set), bell.is_set()])
+    }
+}
+
+/// What finds the addresses of a host: nobody here.
+pub type Resolver = fn(host: &str, port: u16) -> io::Result<Vec<SocketAddr>>;
+
+pub fn resolve(_: &str, _: u16) -> io::Result<Vec<SocketAddr>> {
+    Err(ErrorKind::HostUnreachable.into())
+}
+
+/// The world has no names.
+pub struct Lookup(Resolver);
+
+impl Lookup {
+    pub fn start(resolver: Resolver, _: Arc<str>, _: u16) -> io::Result<Lookup> {
+        Ok(Lookup(resolver))
+    }
+
+    pub fn take(&self) -> Option<io::Result<Vec<SocketAddr>>> {
+        Some(self.0("", 0))
+    }
+}
+
+/// No event loop watches anything here.
+pub struct Tap;
+
+impl Tap {
+    pub fn new(_: &EventSet) -> io::Result<Tap> {
+        Ok(Tap)
     }
 }
 
@@ -200,7 +242,7 @@ impl Descriptors {
 
     pub fn keep_set(&self, _: &EventSet) {}
 
-    pub fn close_copies(&self, _watched: bool) {}
+    pub fn close_copies(&self) {}
 }
 
 /// Whether the client whose descriptor that is has work for a dispatch.

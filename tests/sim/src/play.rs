@@ -22,7 +22,7 @@ use sheepdog_proto::{InodeHeader, Oid, Vid};
 use crate::check::{
     self, ClientId, Frame, Inode, Kind, Of, Outcome, Phase, Record, Rest, Seen, Violation,
 };
-use crate::cluster::{Cluster, Op as Bounds};
+use crate::cluster::{Cluster, Op as Bounds, Options};
 use crate::error::{Error, Result};
 use crate::exec::Completion;
 use crate::fault::Fault;
@@ -418,7 +418,7 @@ impl Player {
         let mut gateways = self.world.gateways(place.number);
         let nodes = gateways.len();
         gateways.rotate_left(place.number % nodes);
-        let cluster = Cluster::new(gateways).expect("there is a gateway");
+        let cluster = Cluster::new(gateways, Options::default()).expect("there is a gateway");
         place.fd.set(cluster.events_fd().expect("a descriptor"));
         let client = Arc::new(Client::new(cluster));
         *place.client.borrow_mut() = Some(client.clone());

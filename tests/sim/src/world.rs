@@ -25,9 +25,10 @@ use std::time::Duration;
 
 use sheepdog_proto::Request;
 
+use crate::cluster::address::Gateway;
 use crate::host::{Host, NodeId, Task};
 use crate::model;
-use crate::net::{Endpoint, Interest, endpoint};
+use crate::net::{Interest, endpoint};
 use draw::mix;
 use streams::Stream;
 
@@ -348,8 +349,8 @@ impl World {
     }
 
     /// The nodes as gateways of a client.
-    pub fn gateways(&self, client: ClientId) -> Vec<Endpoint> {
-        (0..self.nodes.borrow().len()).map(|node| endpoint(client, node)).collect()
+    pub fn gateways(&self, client: ClientId) -> Vec<Gateway> {
+        (0..self.nodes.borrow().len()).map(|node| Gateway::At(endpoint(client, node))).collect()
     }
 
     /// From then on nothing goes wrong any more: nodes go on or are started again, partitions end,

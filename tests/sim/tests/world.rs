@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use sheepdog_proto::SdResult;
 use sim::clock::Instant;
-use sim::cluster::{Cluster, Op};
+use sim::cluster::{Cluster, Op, Options};
 use sim::error::{Error, Result};
 use sim::exec::{Completion, join, try_for_each_concurrent};
 use sim::model;
@@ -40,7 +40,7 @@ fn world(seed: u64, nodes: usize, faults: &[Fault]) -> Rc<World> {
 }
 
 fn client(world: &World, number: usize) -> Client {
-    Client::new(Cluster::new(world.gateways(number)).unwrap())
+    Client::new(Cluster::new(world.gateways(number), Options::default()).unwrap())
 }
 
 fn open(client: &Client) -> Arc<Vdi> {
@@ -118,7 +118,7 @@ fn with_fault(nodes: usize, fault: Fault) -> Vec<String> {
 fn a_client_connects_to_a_gateway_in_no_time_of_ours() {
     let world = world(1, 1, &[]);
     let _entered = world.enter();
-    let cluster = Cluster::new(world.gateways(0)).unwrap();
+    let cluster = Cluster::new(world.gateways(0), Options::default()).unwrap();
     cluster.start().unwrap();
     assert!(world.now() > Duration::ZERO && world.now() < s(1));
     cluster.close(async |_| Ok(())).unwrap();
@@ -289,7 +289,7 @@ fn a_request_that_outlives_its_connection_for_long_is_told_of() {
 fn a_blocking_call_lets_other_clients_go_on() {
     let world = world(1, 1, &[]);
     let _entered = world.enter();
-    let other = Arc::new(Cluster::new(world.gateways(1)).unwrap());
+    let other = Arc::new(Cluster::new(world.gateways(1), Options::default()).unwrap());
     let fd = other.events_fd().unwrap();
     let (connecting, told) = (other.clone(), Arc::new(AtomicBool::new(false)));
     let tell = told.clone();
@@ -444,7 +444,39 @@ fn work_that_never_waits_gives_way_and_ends_by_its_deadline() {
         let op = op.until(Instant::now());
         cluster.bounded(&op, pin!(vdi.block_status(cluster, &op, 0, size))).await
     });
-    assert!(matches!(late, Err(Error::TimedOut)));
+    assert!(matches!(late, Err(Error::TimedOut(_))));
+}
+
+/// A world of servers that take some time for everything, in which a large VDI is made and
+/// deleted by calls that may take two: what came of that, when the deletion began, and how long it took.
+fn deletion_beside(faults: &[Fault]) -> (Result<()>, Duration, Duration) {
+    let model = model::Config { nodes: 1, copies: 1, ..Default::default() };
+    let delays = Delays { network: ms(250), step: Duration::ZERO, tail: Duration::ZERO };
+    let faults = faults.to_vec();
+    let world = World::new(WorldConfig { seed: 1, nodes: 1, delays, faults, model });
+    let _entered = world.enter();
+    let client = client(&world, 0);
+    client.cluster.set_timeout_ms(2_000);
+    let (name, size) = (Name::new(b"vdi").unwrap(), 2 << 30);
+    let options = CreateOptions { size, prealloc: true, ..Default::default() };
+    client.cluster.run(async |op| client.create(op, name, &options).await).unwrap();
+    let started = world.now();
+    let result = client.cluster.run(async |op| client.delete(op, name).await);
+    let took = world.now() - started;
+    let _ = client.cluster.close(async |op| client.close_all(op).await);
+    settle(&world);
+    (result, started, took)
+}
+
+#[test]
+fn work_that_grows_with_a_vdi_is_bounded_by_time_without_progress() {
+    let (result, started, took) = deletion_beside(&[]);
+    result.unwrap();
+    assert!(took > s(2), "{took:?}: too little work to show anything");
+    let at = started + s(1);
+    let (result, _, until) = deletion_beside(&[Fault::Stall { node: 0, at, length: None }]);
+    assert!(matches!(result, Err(Error::TimedOut(_))), "{result:?}");
+    assert!(until > s(2) && until < s(1) + s(2) + ms(500), "{until:?}");
 }
 
 #[test]
