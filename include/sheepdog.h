@@ -396,9 +396,15 @@ typedef struct sd_list_iter {
 #define SD_LOG_TRACE 5
 
 /**
- * For sd_vdi_write(): the data is stable when the call returns, as after sd_vdi_flush().
+ * For what writes: the data is stable when the call returns, as after sd_vdi_flush().
  */
 #define SD_WRITE_FUA 1
+
+/**
+ * For writing zeros: objects that are there stay, and are written to, so that later writes take no
+ * new space.
+ */
+#define SD_WRITE_KEEP 4
 
 /**
  * Kinds of extents.
@@ -503,6 +509,20 @@ typedef struct sd_vdi_info {
      */
     uint8_t store_policy;
     bool is_snapshot;
+    /**
+     * Bytes: reads and writes of multiples of it, at multiples of it, are carried out as they are. Any
+     * others will do.
+     */
+    uint32_t io_min;
+    /**
+     * Bytes: what lies between two multiples of it is one request to the servers, and one object.
+     */
+    uint32_t io_opt;
+    /**
+     * The most bytes of one read or write: what memory can hold, in multiples of `io_min`. What is
+     * asynchronous takes no more than sd_set_buffer_limit() allows, either.
+     */
+    uint64_t max_io;
 } sd_vdi_info;
 
 #ifdef __cplusplus
@@ -632,6 +652,36 @@ int sd_vdi_create_ex(sd_t sd,
 int sd_vdi_open(sd_t sd, const char *name, sd_vdi_t *vdi);
 
 /**
+ * Opens the working VDI `name` for reading alone, whoever has it open and locked: takes no lock, and
+ * keeps nobody from taking it. What writes gives SD_RES_READONLY.
+ *
+ * It sees all that handles of the same `sd` write. Of what another client writes it sees what went
+ * to objects that were there when it opened the VDI; the rest, and the VDI that goes on where
+ * that client takes a snapshot or rolls back, after sd_vdi_refresh().
+ *
+ * Errors: SD_RES_NO_VDI, SD_RES_NO_SUPPORT (a kind of VDI that this library cannot read).
+ */
+int sd_vdi_open_ro(sd_t sd,
+                   const char *name,
+                   sd_vdi_t *vdi);
+
+/**
+ * Gives the lock of the working VDI `name` back, whoever holds it: for the lock of a client that
+ * is no more. It is gone when this returns 0, or was not there.
+ *
+ * Nothing else tells the servers that a client is no more. One that goes on after all writes as before,
+ * beside whoever takes the lock next: what both write may be lost, and so may the VDI. When it
+ * closes the VDI, it releases the lock of that other client. So make sure that it has ended.
+ *
+ * Locks that several clients share (not those of this library) are given back as far as they were
+ * taken through the gateway in use: sd_vdi_open() tells whether any are left.
+ *
+ * Errors: SD_RES_NO_VDI.
+ */
+int sd_vdi_break_lock(sd_t sd,
+                      const char *name);
+
+/**
  * Closes a handle and sets `*vdi` to NULL. The last handle of a VDI waits for writes under way in
  * other threads, and for what was given up and may still happen to the VDI, and releases the lock.
  * The handle is gone even where that fails; then the next sd_vdi_open() of the VDI, or sd_close(),
@@ -687,8 +737,14 @@ int sd_vdi_writev(sd_t sd,
 int sd_vdi_discard(sd_t sd, sd_vdi_t vdi, off_t offset, size_t len);
 
 /**
- * Writes zeros, without sending them: objects wholly inside the range are freed. `flag` as for
- * sd_vdi_write().
+ * Discards as sd_vdi_discard(). `flag` is 0 or SD_WRITE_FUA.
+ */
+int sd_vdi_discard_ex(sd_t sd, sd_vdi_t vdi, off_t offset, size_t len, int flag);
+
+/**
+ * Writes zeros, without sending them: objects wholly inside the range are freed. `flag` is 0, or
+ * has SD_WRITE_FUA or SD_WRITE_KEEP or both. With SD_WRITE_KEEP the zeros are sent, for the objects
+ * that are there; where there are none nothing is allocated.
  */
 int sd_vdi_write_zeroes(sd_t sd, sd_vdi_t vdi, off_t offset, size_t len, int flag);
 
@@ -739,6 +795,13 @@ int sd_vdi_delete(sd_t sd, const char *name);
  * of the library does not know.
  */
 int sd_vdi_get_info(sd_vdi_t vdi, struct sd_vdi_info *info, size_t sizeof_info);
+
+/**
+ * Tells how many bytes a VDI has, as far as `vdi` knows: no server is asked. What another client has
+ * made of it is known after sd_vdi_refresh(), or once anything has met it.
+ */
+int sd_vdi_size(sd_vdi_t vdi,
+                uint64_t *size);
 
 /**
  * Gives the VDI `name` an attribute: `value_len` bytes (0 to 65536) under `key` (1 to 255 bytes).

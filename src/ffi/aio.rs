@@ -9,7 +9,7 @@ use libc::iovec;
 use super::cluster::sd_t;
 use super::entry::{self, VdiHandle, enter};
 use super::program;
-use super::vdi::{SD_WRITE_FUA, off_t, sd_vdi_t};
+use super::vdi::{SD_WRITE_FUA, SD_WRITE_KEEP, check_flag, off_t, sd_vdi_t, space};
 use crate::cluster::Op;
 use crate::error::{Error, Result};
 use crate::exec::{Completion, Share};
@@ -82,9 +82,7 @@ fn read(handle: VdiHandle, buf: RecvBuf, offset: u64, notice: Notice) -> Result<
 }
 
 fn write(handle: VdiHandle, buf: SendBuf, offset: u64, flag: c_int, notice: Notice) -> Result<()> {
-    if flag & !(SD_WRITE_FUA | SD_WRITE_NOCOPY) != 0 {
-        return Err(Error::Invalid("unknown flag"));
-    }
+    check_flag(flag, SD_WRITE_FUA | SD_WRITE_NOCOPY)?;
     // Before the copy is made, so that there is never more of them than the limit allows.
     let share = share(&handle, buf.len())?;
     let buf = if flag & SD_WRITE_NOCOPY != 0 { buf } else { buf.to_owned()? };
@@ -117,7 +115,7 @@ pub unsafe extern "C" fn sd_vdi_aread(
     opaque: *mut c_void,
 ) -> c_int {
     enter(|| {
-        let handle = entry::vdi(sd, vdi)?;
+        let handle = entry::readable(sd, vdi)?;
         entry::check_writable(data, size)?;
         let (offset, notice) = (entry::offset(offset)?, Notice::new(sd, r#fn, opaque)?);
         // SAFETY: the caller lends the buffer until the callback, and the future that holds the
@@ -163,7 +161,7 @@ pub unsafe extern "C" fn sd_vdi_areadv(
     opaque: *mut c_void,
 ) -> c_int {
     enter(|| {
-        let handle = entry::vdi(sd, vdi)?;
+        let handle = entry::readable(sd, vdi)?;
         let (offset, notice) = (entry::offset(offset)?, Notice::new(sd, r#fn, opaque)?);
         // SAFETY: the caller passes buffers as the header says, and lends them until the callback.
         let buf = unsafe {
@@ -230,17 +228,17 @@ pub unsafe extern "C" fn sd_vdi_adiscard(
     enter(|| {
         let handle = entry::vdi(sd, vdi)?;
         let (offset, notice) = (entry::offset(offset)?, Notice::new(sd, r#fn, opaque)?);
-        discard(handle, offset, len, false, notice)
+        zero(handle, offset, len, 0, notice)
     })
 }
 
-fn discard(handle: VdiHandle, offset: u64, len: usize, fua: bool, notice: Notice) -> Result<()> {
+fn zero(handle: VdiHandle, offset: u64, len: usize, flag: c_int, notice: Notice) -> Result<()> {
     let share = share(&handle, 0)?;
     submit(handle, share, notice, move |handle, op| async move {
         let cluster = &handle.client.cluster;
         let work = pin!(async {
-            handle.vdi.discard(cluster, &op, offset, len as u64).await?;
-            if fua { handle.vdi.flush(cluster, &op).await } else { Ok(()) }
+            handle.vdi.zero(cluster, &op, offset, len as u64, space(flag)).await?;
+            if flag & SD_WRITE_FUA != 0 { handle.vdi.flush(cluster, &op).await } else { Ok(()) }
         });
         cluster.bounded(&op, work).await
     })
@@ -260,10 +258,8 @@ pub unsafe extern "C" fn sd_vdi_awrite_zeroes(
     enter(|| {
         let handle = entry::vdi(sd, vdi)?;
         let (offset, notice) = (entry::offset(offset)?, Notice::new(sd, r#fn, opaque)?);
-        if flag & !(SD_WRITE_FUA | SD_WRITE_NOCOPY) != 0 {
-            return Err(Error::Invalid("unknown flag"));
-        }
-        discard(handle, offset, len, flag & SD_WRITE_FUA != 0, notice)
+        check_flag(flag, SD_WRITE_FUA | SD_WRITE_NOCOPY | SD_WRITE_KEEP)?;
+        zero(handle, offset, len, flag, notice)
     })
 }
 

@@ -42,6 +42,13 @@ pub struct VdiHandle {
     pub vdi: Arc<Vdi>,
 }
 
+impl VdiHandle {
+    fn to_read(self) -> VdiHandle {
+        let vdi = self.client.to_read(self.vdi);
+        VdiHandle { client: self.client, vdi }
+    }
+}
+
 static CLIENTS: Table<Arc<Client>> = Table::new(Kind::Client);
 static VDIS: Table<VdiHandle> = Table::new(Kind::Vdi);
 
@@ -92,9 +99,14 @@ pub fn vdi(sd: sd_t, vdi: sd_vdi_t) -> Result<VdiHandle> {
     if Arc::ptr_eq(&handle.client, &client) { Ok(handle) } else { Err(BAD_VDI) }
 }
 
-/// A VDI handle of any `sd_t`.
-pub fn any_vdi(vdi: sd_vdi_t) -> Result<VdiHandle> {
-    VDIS.get(vdi as usize).ok_or(BAD_VDI)
+/// As [`vdi`], to read from.
+pub fn readable(sd: sd_t, vdi: sd_vdi_t) -> Result<VdiHandle> {
+    self::vdi(sd, vdi).map(VdiHandle::to_read)
+}
+
+/// A VDI handle of any `sd_t`, to read from.
+pub fn any_readable(vdi: sd_vdi_t) -> Result<VdiHandle> {
+    VDIS.get(vdi as usize).ok_or(BAD_VDI).map(VdiHandle::to_read)
 }
 
 pub fn remove_vdi(vdi: sd_vdi_t) -> Result<Owned<VdiHandle>> {

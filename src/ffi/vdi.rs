@@ -14,7 +14,7 @@ use super::entry::{self, Out, Owned, VdiHandle, enter};
 use super::program;
 use crate::error::{Error, Result};
 use crate::net::{RecvBuf, SendBuf};
-use crate::vdi::{Client, CreateOptions, ExtentKind, Name, UNDO_LIMIT};
+use crate::vdi::{Client, CreateOptions, ExtentKind, Name, Space, UNDO_LIMIT};
 
 /// cbindgen:ignore
 #[repr(C)]
@@ -31,8 +31,11 @@ pub type sd_vdi_t = *mut sd_inode;
 /// cbindgen:ignore
 pub type off_t = i64;
 
-/// For sd_vdi_write(): the data is stable when the call returns, as after sd_vdi_flush().
+/// For what writes: the data is stable when the call returns, as after sd_vdi_flush().
 pub const SD_WRITE_FUA: c_int = 1;
+/// For writing zeros: objects that are there stay, and are written to, so that later writes take no
+/// new space.
+pub const SD_WRITE_KEEP: c_int = 4;
 
 /// What a VDI is. Grows only at its end.
 #[repr(C)]
@@ -63,7 +66,20 @@ pub struct sd_vdi_info {
     /// 0, or 1 for a hypervolume.
     pub store_policy: u8,
     pub is_snapshot: bool,
+    /// Bytes: the sector of the disk that a VDI stands for. Reads and writes need not keep to it.
+    pub io_min: u32,
+    /// Bytes: what lies between two multiples of it is one request to the servers, and one object.
+    pub io_opt: u32,
+    /// The most bytes of one read or write: what memory can hold, in multiples of `io_min`. What is
+    /// asynchronous takes no more than sd_set_buffer_limit() allows, either.
+    pub max_io: u64,
 }
+
+// Every byte is part of a member, so that the next one starts where this ends.
+const _: () = assert!(size_of::<sd_vdi_info>() == offset_of!(sd_vdi_info, max_io) + 8);
+
+/// Bytes of a sector.
+const IO_MIN: u32 = 512;
 
 /// Creates the VDI `name` of `size` bytes (1 to 2^20 objects: 4 TiB where objects have the usual
 /// 4 MiB), with `copies` copies of each object, 0 for the cluster's default. `prealloc` allocates
@@ -210,6 +226,51 @@ pub unsafe extern "C" fn sd_vdi_open(sd: sd_t, name: *const c_char, vdi: *mut sd
     })
 }
 
+/// Opens the working VDI `name` for reading alone, whoever has it open and locked: takes no lock, and
+/// keeps nobody from taking it. What writes gives SD_RES_READONLY.
+///
+/// It sees what handles of the same `sd` write. Of what another client writes it sees what went
+/// to objects that were there when it opened the VDI; the rest, and the VDI that goes on where
+/// that client takes a snapshot or rolls back, after sd_vdi_refresh().
+///
+/// Errors: SD_RES_NO_VDI, SD_RES_NO_SUPPORT (a kind of VDI that this library cannot read).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_open_ro(
+    sd: sd_t,
+    name: *const c_char,
+    vdi: *mut sd_vdi_t,
+) -> c_int {
+    enter(|| {
+        let client = entry::client(sd)?;
+        // SAFETY: the caller passes pointers as the header says.
+        let (name, out) = unsafe { (entry::name(name)?, Out::new(vdi)?) };
+        let opened = client.cluster.run(async |op| client.open_read_only(op, name).await)?;
+        out.set(entry::new_vdi(&client, opened)?);
+        Ok(())
+    })
+}
+
+/// Gives the lock of the working VDI `name` back, whoever holds it: for the lock of a client that
+/// is no more. It is gone when this returns 0, or was not there.
+///
+/// Nothing else tells the servers that a client is no more. One that goes on after all writes as before,
+/// beside whoever takes the lock next: what both write may be lost, and so may the VDI. When it
+/// closes the VDI, it releases the lock of that other client. So make sure that it has ended.
+///
+/// Locks that several clients share (not those of this library) are given back as far as they were
+/// taken through the gateway in use: sd_vdi_open() tells whether any are left.
+///
+/// Errors: SD_RES_NO_VDI.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_break_lock(sd: sd_t, name: *const c_char) -> c_int {
+    enter(|| {
+        let client = entry::client(sd)?;
+        // SAFETY: the caller passes pointers as the header says.
+        let name = unsafe { entry::name(name)? };
+        client.cluster.run(async |op| client.break_lock(op, name).await)
+    })
+}
+
 /// Closes a handle and sets `*vdi` to NULL. The last handle of a VDI waits for writes under way in
 /// other threads, and for what was given up and may still happen to the VDI, and releases the lock.
 /// The handle is gone even where that fails; then the next sd_vdi_open() of the VDI, or sd_close(),
@@ -243,7 +304,7 @@ pub unsafe extern "C" fn sd_vdi_read(
     offset: off_t,
 ) -> c_int {
     enter(|| {
-        let handle = entry::vdi(sd, vdi)?;
+        let handle = entry::readable(sd, vdi)?;
         entry::check_writable(data, size)?;
         let offset = entry::offset(offset)?;
         // SAFETY: the caller lends the buffer for the call, and every loan of it has ended when
@@ -283,21 +344,16 @@ pub unsafe extern "C" fn sd_vdi_write(
 }
 
 fn write(handle: &VdiHandle, buf: SendBuf, offset: u64, flag: c_int) -> Result<()> {
-    let fua = fua(flag)?;
+    check_flag(flag, SD_WRITE_FUA)?;
     let (cluster, vdi) = (&handle.client.cluster, &handle.vdi);
     cluster.run(async |op| {
         vdi.write(cluster, op, buf, offset).await?;
-        if fua { vdi.flush(cluster, op).await } else { Ok(()) }
+        if flag & SD_WRITE_FUA != 0 { vdi.flush(cluster, op).await } else { Ok(()) }
     })
 }
 
-/// Whether the flags of a blocking write ask for stable data.
-fn fua(flag: c_int) -> Result<bool> {
-    match flag {
-        0 => Ok(false),
-        SD_WRITE_FUA => Ok(true),
-        _ => Err(Error::Invalid("unknown flag")),
-    }
+pub fn check_flag(flag: c_int, known: c_int) -> Result<()> {
+    if flag & !known == 0 { Ok(()) } else { Err(Error::Invalid("unknown flag")) }
 }
 
 /// Reads into `iovcnt` buffers one after the other; otherwise as sd_vdi_read(). The buffers must
@@ -311,7 +367,7 @@ pub unsafe extern "C" fn sd_vdi_readv(
     offset: off_t,
 ) -> c_int {
     enter(|| {
-        let handle = entry::vdi(sd, vdi)?;
+        let handle = entry::readable(sd, vdi)?;
         let offset = entry::offset(offset)?;
         // SAFETY: the caller passes buffers as the header says, and lends them for the call.
         let buf = unsafe {
@@ -349,16 +405,28 @@ pub unsafe extern "C" fn sd_vdi_writev(
 /// clones that share the objects keep them.
 #[unsafe(no_mangle)]
 pub extern "C" fn sd_vdi_discard(sd: sd_t, vdi: sd_vdi_t, offset: off_t, len: usize) -> c_int {
+    sd_vdi_discard_ex(sd, vdi, offset, len, 0)
+}
+
+/// Discards as sd_vdi_discard(). `flag` is 0 or SD_WRITE_FUA.
+#[unsafe(no_mangle)]
+pub extern "C" fn sd_vdi_discard_ex(
+    sd: sd_t,
+    vdi: sd_vdi_t,
+    offset: off_t,
+    len: usize,
+    flag: c_int,
+) -> c_int {
     enter(|| {
         let handle = entry::vdi(sd, vdi)?;
-        let offset = entry::offset(offset)?;
-        let (cluster, vdi) = (&handle.client.cluster, &handle.vdi);
-        cluster.run(async |op| vdi.discard(cluster, op, offset, len as u64).await)
+        check_flag(flag, SD_WRITE_FUA)?;
+        zero(&handle, entry::offset(offset)?, len, flag)
     })
 }
 
-/// Writes zeros, without sending them: objects wholly inside the range are freed. `flag` as for
-/// sd_vdi_write().
+/// Writes zeros, without sending them: objects wholly inside the range are freed. `flag` is 0, or
+/// has SD_WRITE_FUA or SD_WRITE_KEEP or both. With SD_WRITE_KEEP the zeros are sent, for the objects
+/// that are there; where there are none nothing is allocated.
 #[unsafe(no_mangle)]
 pub extern "C" fn sd_vdi_write_zeroes(
     sd: sd_t,
@@ -369,13 +437,21 @@ pub extern "C" fn sd_vdi_write_zeroes(
 ) -> c_int {
     enter(|| {
         let handle = entry::vdi(sd, vdi)?;
-        let (offset, fua) = (entry::offset(offset)?, fua(flag)?);
-        let (cluster, vdi) = (&handle.client.cluster, &handle.vdi);
-        cluster.run(async |op| {
-            vdi.discard(cluster, op, offset, len as u64).await?;
-            if fua { vdi.flush(cluster, op).await } else { Ok(()) }
-        })
+        check_flag(flag, SD_WRITE_FUA | SD_WRITE_KEEP)?;
+        zero(&handle, entry::offset(offset)?, len, flag)
     })
+}
+
+fn zero(handle: &VdiHandle, offset: u64, len: usize, flag: c_int) -> Result<()> {
+    let (cluster, vdi) = (&handle.client.cluster, &handle.vdi);
+    cluster.run(async |op| {
+        vdi.zero(cluster, op, offset, len as u64, space(flag)).await?;
+        if flag & SD_WRITE_FUA != 0 { vdi.flush(cluster, op).await } else { Ok(()) }
+    })
+}
+
+pub fn space(flag: c_int) -> Space {
+    if flag & SD_WRITE_KEEP != 0 { Space::Kept } else { Space::Freed }
 }
 
 /// Makes a VDI larger or smaller. What is cut off is freed, and reads as zeros if the VDI grows
@@ -417,7 +493,7 @@ pub unsafe extern "C" fn sd_vdi_block_status(
     opaque: *mut c_void,
 ) -> c_int {
     enter(|| {
-        let handle = entry::vdi(sd, vdi)?;
+        let handle = entry::readable(sd, vdi)?;
         let offset = entry::offset(offset)?;
         let callback = r#fn.ok_or(Error::Invalid("a pointer is NULL"))?;
         let (cluster, vdi) = (&handle.client.cluster, &handle.vdi);
@@ -447,7 +523,7 @@ pub unsafe extern "C" fn sd_vdi_block_status(
 #[unsafe(no_mangle)]
 pub extern "C" fn sd_vdi_refresh(sd: sd_t, vdi: sd_vdi_t) -> c_int {
     enter(|| {
-        let handle = entry::vdi(sd, vdi)?;
+        let handle = entry::readable(sd, vdi)?;
         let cluster = &handle.client.cluster;
         cluster.run(async |op| handle.vdi.reload(cluster, op).await)
     })
@@ -489,7 +565,7 @@ pub unsafe extern "C" fn sd_vdi_get_info(
     sizeof_info: usize,
 ) -> c_int {
     enter(|| {
-        let handle = entry::any_vdi(vdi)?;
+        let handle = entry::any_readable(vdi)?;
         if info.is_null() {
             return Err(Error::Invalid("a pointer is NULL"));
         }
@@ -505,6 +581,19 @@ pub unsafe extern "C" fn sd_vdi_get_info(
             std::ptr::write_bytes(info.cast::<u8>(), 0, sizeof_info);
             std::ptr::copy_nonoverlapping((&raw const known).cast(), info.cast::<u8>(), len);
         }
+        Ok(())
+    })
+}
+
+/// Tells how many bytes a VDI has, as far as `vdi` knows: no server is asked. What another client has
+/// made of it is known after sd_vdi_refresh(), or once anything has met it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_size(vdi: sd_vdi_t, size: *mut u64) -> c_int {
+    enter(|| {
+        let handle = entry::any_readable(vdi)?;
+        // SAFETY: the caller passes a pointer as the header says.
+        let out = unsafe { Out::new(size)? };
+        out.set(handle.vdi.size());
         Ok(())
     })
 }
@@ -529,6 +618,9 @@ fn describe(info: &crate::vdi::Info) -> Result<sd_vdi_info> {
         copy_policy: header.copy_policy,
         store_policy: header.store_policy,
         is_snapshot,
+        io_min: IO_MIN,
+        io_opt: 1 << header.block_size_shift,
+        max_io: isize::MAX as u64 / u64::from(IO_MIN) * u64::from(IO_MIN),
     })
 }
 

@@ -17,7 +17,7 @@ use super::{Client, Vdi, btree};
 use crate::clock::Instant;
 use crate::cluster::{Backoff, Call, Op};
 use crate::error::{Error, Refusal, Result};
-use crate::exec::try_for_each_concurrent;
+use crate::exec::{lock, try_for_each_concurrent};
 
 /// How long the undoing of a creation may take.
 pub const UNDO_LIMIT: Duration = Duration::from_secs(10);
@@ -141,6 +141,9 @@ impl Client {
     /// Deletes the working VDI `name`; its snapshots stay.
     pub async fn delete(&self, op: &Op, name: Name) -> Result<()> {
         let _turn = self.turn_if_closed(op, name).await?;
+        if lock(&self.open).is_read(&name) {
+            return Err(Error::Refused(Refusal::Open));
+        }
         let vid = inode::lookup(&self.cluster, op, &name, &Which::WORKING).await?;
         self.delete_found(op, &name, &Which::WORKING, vid).await
     }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use sheepdog_proto::Vid;
+use sheepdog_proto::{Vid, op};
 
 use super::locks::LockGuard;
 use super::{Client, Name, Vdi, Which, inode};
-use crate::cluster::{Backoff, Op};
+use crate::cluster::{Backoff, Cluster, Op};
 use crate::error::{Error, Refusal, Result};
 use crate::exec::{WaitList, lock};
 
@@ -24,6 +24,8 @@ pub(super) struct OpenVdis {
     pub working: BTreeMap<Name, Opened>,
     /// Handles of snapshots, by their VDI ids.
     pub snapshots: HashMap<Vid, usize>,
+    /// Working VDIs that are only read from, one for each handle.
+    readers: Vec<Arc<Vdi>>,
     waiters: WaitList,
 }
 
@@ -52,6 +54,52 @@ impl Client {
         Ok(vdi)
     }
 
+    /// Opens the working VDI `name` for reading, whoever has it locked.
+    pub async fn open_read_only(&self, op: &Op, name: Name) -> Result<Arc<Vdi>> {
+        let cluster = &self.cluster;
+        self.generation(op).await?;
+        let mut backoff = Backoff::default();
+        let (vid, header) = loop {
+            let vid = inode::lookup(cluster, op, &name, &Which::WORKING).await?;
+            match Vdi::read_checked(cluster, op, vid, &name, &Which::WORKING).await {
+                Ok(header) => break (vid, header),
+                Err(error) => look_again(error, &mut backoff, cluster, op).await?,
+            }
+        };
+        let vdi = Vdi::new(self, name, Which::WORKING, header, vid, None);
+        let vdi = Arc::new(Vdi { read_only: true, ..vdi });
+        lock(&self.open).readers.push(vdi.clone());
+        Ok(vdi)
+    }
+
+    /// What a handle reads from: where it is a reader's, and the VDI is open for writing as well, that
+    /// one, so that what is written there is seen at once.
+    pub fn to_read(&self, vdi: Arc<Vdi>) -> Arc<Vdi> {
+        if !vdi.read_only {
+            return vdi;
+        }
+        match lock(&self.open).working.get(&vdi.name) {
+            Some(Opened::Open { vdi, .. }) => vdi.clone(),
+            Some(Opened::InTransition | Opened::Left(_)) | None => vdi,
+        }
+    }
+
+    /// Gives the lock of the working VDI `name` back, whosever it is (4.10).
+    pub async fn break_lock(&self, op: &Op, name: Name) -> Result<()> {
+        let cluster = &self.cluster;
+        let vid = inode::lookup(cluster, op, &name, &Which::WORKING).await?;
+        for kind in [op::LOCK_NORMAL, op::LOCK_SHARED] {
+            inode::release(cluster, op, &name, vid, kind).await?;
+        }
+        // Ours is gone as well: released again, it would be that of whoever has it by then.
+        if let Some(Opened::Open { vdi, .. } | Opened::Left(vdi)) =
+            lock(&self.open).working.get(&name)
+        {
+            lock(&vdi.state).locked.retain(|held| *held != vid);
+        }
+        Ok(())
+    }
+
     /// Closes one handle of a VDI; the last one waits for its writes and releases its lock.
     pub async fn close(&self, op: &Op, vdi: Arc<Vdi>) -> Result<()> {
         if vdi.which != Which::WORKING {
@@ -60,6 +108,10 @@ impl Client {
         }
         {
             let mut open = lock(&self.open);
+            if vdi.read_only {
+                open.readers.retain(|reader| !Arc::ptr_eq(reader, &vdi));
+                return Ok(());
+            }
             match open.working.get_mut(&vdi.name) {
                 Some(Opened::Open { handles, .. }) if *handles > 1 => {
                     *handles -= 1;
@@ -68,6 +120,7 @@ impl Client {
                 Some(entry @ Opened::Open { .. }) => *entry = Opened::InTransition,
                 _ => return Ok(()),
             }
+            open.tell_readers(&vdi);
         }
         let name = vdi.name;
         MyTurn::new(self, name, Some(Opened::Left(vdi))).end_close(op).await.map(drop)
@@ -79,12 +132,13 @@ impl Client {
         let cluster = &self.cluster;
         vdi.operations.shut();
         drop(vdi.operations.close().await);
+        lock(&self.open).tell_readers(vdi);
         let removals = &self.servers.removals;
         removals.wait_for_all(cluster, op, removals.of(vdi.view().vid)).await?;
         lock(&vdi.state).closed = true;
         loop {
             let Some(vid) = lock(&vdi.state).locked.last().copied() else { break };
-            inode::release(cluster, op, &vdi.name, vid).await?;
+            inode::release(cluster, op, &vdi.name, vid, op::LOCK_NORMAL).await?;
             lock(&vdi.state).locked.retain(|other| *other != vid);
         }
         self.servers.strays.release(cluster, op).await
@@ -152,11 +206,7 @@ impl Client {
             if let Err(e) = self.servers.strays.release(cluster, op).await {
                 log::warn!("VDI {name}: its lock may remain: {e}");
             }
-            // Mostly a snapshot that came between: then the name stands for another VDI by now.
-            let is_frozen = matches!(error, Error::Refused(Refusal::NoVdi));
-            if !is_frozen || !backoff.wait_at_most(FROZEN, cluster, op).await? {
-                return Err(error);
-            }
+            look_again(error, &mut backoff, cluster, op).await?;
         }
     }
 
@@ -196,6 +246,30 @@ impl Client {
                 Err(Error::Refused(Refusal::Open))
             }
         }
+    }
+}
+
+impl OpenVdis {
+    /// Whether the working VDI `name` is only read from.
+    pub fn is_read(&self, name: &Name) -> bool {
+        self.readers.iter().any(|reader| reader.name == *name)
+    }
+
+    /// Those who read what was written to a VDI that is being closed go on with what it is now.
+    fn tell_readers(&self, closed: &Vdi) {
+        for reader in self.readers.iter().filter(|reader| reader.name == closed.name) {
+            reader.adopt(closed);
+        }
+    }
+}
+
+/// After an open has found another VDI than it looked for: mostly a snapshot came between, and the
+/// name stands for another one by now.
+async fn look_again(error: Error, backoff: &mut Backoff, cluster: &Cluster, op: &Op) -> Result<()> {
+    let is_frozen = matches!(error, Error::Refused(Refusal::NoVdi));
+    match is_frozen && backoff.wait_at_most(FROZEN, cluster, op).await? {
+        true => Ok(()),
+        false => Err(error),
     }
 }
 

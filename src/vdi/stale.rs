@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use sheepdog_proto::inode::STORE_ARRAY;
-use sheepdog_proto::{InodeHeader, SdResult, Vid};
+use sheepdog_proto::{InodeHeader, SdResult, Vid, op};
 
 use super::inode::{self, answered, is_gone};
 use super::locks::LockGuard;
@@ -218,6 +218,16 @@ impl Vdi {
         Ok(())
     }
 
+    /// Goes on as what `other`, of the same name, is known to be. One of another kind is none that
+    /// this can be: it stays what it was.
+    pub(super) fn adopt(&self, other: &Vdi) {
+        let (vid, header) = {
+            let state = lock(&other.state);
+            (state.vid, state.header)
+        };
+        let _ = self.install(vid, header, &mut Retries::default());
+    }
+
     /// The size became another.
     pub(super) fn set_size(&self, size: u64) {
         lock(&self.state).header.vdi_size = size.into();
@@ -281,6 +291,9 @@ impl Vdi {
     /// A lock stays on the VDI id it was taken for: where the cluster has locks, the new one must
     /// be taken, and the old one released (4.10, 5.7).
     async fn move_lock(&self, cluster: &Cluster, op: &Op, vid: Vid) -> Result<()> {
+        if self.read_only {
+            return Ok(());
+        }
         if !lock(&self.state).locked.contains(&vid) {
             let locked = self.servers.strays.lock(cluster, op, &self.name).await?;
             let mut guard = Some(LockGuard::new(&self.servers.strays, self.name, locked));
@@ -303,7 +316,7 @@ impl Vdi {
         loop {
             let old = lock(&self.state).locked.iter().copied().find(|held| *held != vid);
             let Some(old) = old else { return Ok(()) };
-            inode::release(cluster, op, &self.name, old).await?;
+            inode::release(cluster, op, &self.name, old, op::LOCK_NORMAL).await?;
             lock(&self.state).locked.retain(|held| *held != old);
         }
     }
