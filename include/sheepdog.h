@@ -510,8 +510,7 @@ typedef struct sd_vdi_info {
     uint8_t store_policy;
     bool is_snapshot;
     /**
-     * Bytes: reads and writes of multiples of it, at multiples of it, are carried out as they are. Any
-     * others will do.
+     * Bytes: the sector of the disk that a VDI stands for. Reads and writes need not keep to it.
      */
     uint32_t io_min;
     /**
@@ -655,7 +654,7 @@ int sd_vdi_open(sd_t sd, const char *name, sd_vdi_t *vdi);
  * Opens the working VDI `name` for reading alone, whoever has it open and locked: takes no lock, and
  * keeps nobody from taking it. What writes gives SD_RES_READONLY.
  *
- * It sees all that handles of the same `sd` write. Of what another client writes it sees what went
+ * It sees what handles of the same `sd` write. Of what another client writes it sees what went
  * to objects that were there when it opened the VDI; the rest, and the VDI that goes on where
  * that client takes a snapshot or rolls back, after sd_vdi_refresh().
  *
