@@ -76,6 +76,25 @@ impl Cluster {
         Ok(())
     }
 
+    /// Begins to end everything, as [`Cluster::close`] does, without waiting. `end` makes that of
+    /// [`Cluster::end`]; what comes of it goes to `done`, and the completion that makes is delivered
+    /// after all others, by a dispatch.
+    pub fn spawn_end<F>(
+        &self,
+        end: impl FnOnce() -> F + Send + 'static,
+        done: impl FnOnce(Result<()>) -> Completion + Send + 'static,
+    ) where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.cancel_all();
+        self.tasks.agenda.end();
+        self.tasks.spawn_last(move || async move {
+            let result = catch_panic(pin!(end())).await;
+            done(result.unwrap_or(Err(Error::Internal("panic"))))
+        });
+        self.tasks.run_woken();
+    }
+
     /// The right to call a function of the program's, which a close waits for.
     pub fn calling(&self) -> Result<Hold<'_>> {
         self.tasks.agenda.call().ok_or(Error::Canceled)
@@ -105,8 +124,15 @@ impl Cluster {
     /// ever, or until the cluster is closed.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<bool> {
         let events = self.events()?;
-        match events.wait(timeout) {
-            Ok(true) if lock(&self.core).closing => Err(Error::Canceled),
+        let ready = {
+            let waiting = self.tasks.agenda.wait();
+            let ready = events.wait(timeout);
+            if waiting.is_over() {
+                return Err(Error::Canceled);
+            }
+            ready
+        };
+        match ready {
             Ok(true) => {
                 self.dispatch();
                 Ok(true)

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use super::entry::{self, Out, Owned, enter};
 use super::fork;
-use crate::cluster::{Cluster, address};
+use super::form::{self, Notice, sd_callback_fn};
+use crate::cluster::{Closer, Cluster, Op, address};
 use crate::error::Result;
+use crate::exec::Completion;
 use crate::loops;
 use crate::net::Endpoint;
 use crate::vdi::Client;
@@ -126,6 +128,61 @@ pub unsafe extern "C" fn sd_close(sd: *mut sd_t) -> c_int {
         entry::remove_vdis(&client);
         out.set(std::ptr::null_mut());
         result
+    })
+}
+
+/// Closes a connection as sd_close(), without waiting, inside a callback or outside. `*sd` is NULL
+/// when this returns 0, and its VDIs are closed; what is in flight ends with SD_RES_CANCELED. `fn` is the
+/// last callback of `sd`: it is called, with what `sd` was, the result of sd_close() and `opaque`, once all
+/// others have returned, from sd_dispatch() or the attached event loop. So no callback may wait for
+/// it. The event loop has let go of `sd` by then, and after `fn` nothing of `sd` is left.
+///
+/// Until `fn` is called the connection still needs somebody to dispatch. An attached event loop goes
+/// on with that. For everybody else a copy of the handle, made before, remains good for sd_get_fd(),
+/// sd_dispatch() and sd_wait(), and for nothing else. Calls of other threads that wait already,
+/// sd_wait() included, end with SD_RES_CANCELED. `fn` is also where a program that watches the
+/// descriptor has to stop: it is closed after that.
+///
+/// Where this returns anything but 0, `*sd` is as it was, and `fn` will not be called:
+/// SD_RES_INVALID_PARMS, SD_RES_NO_MEM (the request would pass sd_set_buffer_limit()).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_aclose(
+    sd: *mut sd_t,
+    r#fn: sd_callback_fn,
+    opaque: *mut c_void,
+) -> c_int {
+    enter(|| {
+        // SAFETY: the caller passes a pointer to a handle, as the header says.
+        let (out, handle) = unsafe { (Out::new(sd)?, sd.read()) };
+        let notice = Notice::new(handle, r#fn, opaque)?;
+        let client = entry::client(handle)?;
+        let share = form::share(&client, 0)?;
+        // There must be a descriptor to tell of the end.
+        client.cluster.events_fd()?;
+        entry::begin_close(handle)?;
+        out.set(std::ptr::null_mut());
+        let closed = client.clone();
+        let completion = move |result: Result<()>| -> Completion {
+            Box::new(move || {
+                loops::detach(notice.sd() as usize);
+                entry::forget_client(notice.sd());
+                entry::remove_vdis(&closed);
+                closed.cluster.end_waits();
+                drop(share);
+                notice.give(result.map_or_else(|error| error.code(), |()| 0));
+            })
+        };
+        client.cluster.spawn_end(
+            {
+                let client = client.clone();
+                move || async move {
+                    let last = async |op: &Op| client.close_all(op).await;
+                    client.cluster.end(Closer::Task, last).await
+                }
+            },
+            completion,
+        );
+        Ok(())
     })
 }
 

@@ -13,6 +13,7 @@ mod cluster;
 mod entry;
 mod event;
 mod fork;
+mod form;
 mod list;
 mod log;
 mod program;

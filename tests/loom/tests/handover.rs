@@ -52,6 +52,15 @@ impl Peer {
         })
     }
 
+    /// What a close does, after it has cancelled all.
+    fn end(&self) {
+        self.tasks.refuse();
+        block_on(self, async {
+            self.tasks.ended(0).await;
+            self.lead.left(1).await;
+        });
+    }
+
     /// A request and its answer.
     async fn exchange(&self) {
         let request = Arc::new(Request::default());
@@ -443,8 +452,7 @@ fn a_close_waits_for_the_callbacks_of_other_threads() {
             thread::spawn(move || peer.dispatch())
         };
         peer.tasks.agenda.close();
-        peer.tasks.finish_all();
-        peer.lead.wait_until_empty();
+        peer.end();
         peer.tasks.agenda.deliver_last();
         assert_eq!(running.load(Ordering::Relaxed), 0);
         closed.store(1, Ordering::Relaxed);
@@ -460,8 +468,7 @@ fn a_close_inside_a_callback_does_not_wait_for_itself() {
             let peer = peer.clone();
             Box::new(move || {
                 peer.tasks.agenda.close();
-                peer.tasks.finish_all();
-                peer.lead.wait_until_empty();
+                peer.end();
                 peer.tasks.agenda.deliver_last();
             })
         };
@@ -494,7 +501,7 @@ fn a_close_waits_for_requests_that_other_threads_are_at() {
                     }
                 })
             };
-            peer.tasks.finish_all();
+            peer.end();
             peer.tasks.agenda.deliver_last();
             assert_eq!(delivered.load(Ordering::Relaxed), 2);
             other.join().unwrap();
