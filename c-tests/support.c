@@ -22,7 +22,7 @@
 
 #define SKIPPED 77
 #define MAX_LAMBS 4
-#define MAX_NAMES 64
+#define MAX_NAMES 256
 #define MAX_SNAPSHOTS 1024
 
 static struct lamb lambs[MAX_LAMBS];

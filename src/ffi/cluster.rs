@@ -157,7 +157,7 @@ pub unsafe extern "C" fn sd_aclose(
         let notice = Notice::new(handle, r#fn, opaque)?;
         let client = entry::client(handle)?;
         let share = form::share(&client, 0)?;
-        // There must be a descriptor to tell of the end.
+        // All that can fail comes before the handle goes.
         client.cluster.events_fd()?;
         entry::begin_close(handle)?;
         out.set(std::ptr::null_mut());

@@ -62,15 +62,12 @@ impl Form {
         matches!(self, Form::Asynchronous(_))
     }
 
-    /// Makes sure that an operation with `bytes` of memory can be started. From then on an
-    /// asynchronous one ends with its callback, unless the handle is being closed.
+    /// Takes what an operation with `bytes` of memory needs of the limit.
     pub fn begin(self, client: &Arc<Client>, bytes: usize) -> Result<Begun> {
         let told = match self {
             Form::Blocking => None,
             Form::Asynchronous(notice) => {
                 let share = share(client, bytes)?;
-                // There must be a descriptor to tell of the end.
-                client.cluster.events_fd()?;
                 Some((notice, share))
             }
         };

@@ -408,6 +408,8 @@ pub unsafe extern "C" fn sd_vdi_aclose(
         let (out, handle) = unsafe { (Out::new(vdi)?, vdi.read()) };
         let (vdi, sd) = entry::any_vdi(handle)?;
         let begun = Form::asynchronous(sd, r#fn, opaque)?.begin(&vdi.client, 0)?;
+        // All that can fail comes before the handle goes.
+        vdi.client.cluster.events_fd()?;
         entry::remove_vdi(handle)?;
         out.set(std::ptr::null_mut());
         close(vdi, begun)
