@@ -320,6 +320,44 @@ mod tests {
     }
 
     #[test]
+    fn the_last_completion_waits_for_all_others_and_for_every_callback() {
+        let told = Told::new();
+        told.agenda.finish_last(Box::new(|| ()));
+        told.agenda.finish(Box::new(|| ()));
+        let (mut hold, mut nested) = (told.agenda.hold(), told.agenda.hold());
+        hold.take_next().unwrap()();
+        assert!(nested.take_next().is_none(), "a callback is under way");
+        drop(nested);
+        assert!(!told.readable(), "so it would be in vain to come");
+        drop(hold);
+        assert!(told.readable());
+        let call = told.agenda.call().unwrap();
+        assert!(told.agenda.hold().take_next().is_none());
+        drop(call);
+        let mut hold = told.agenda.hold();
+        hold.take_next().unwrap()();
+        assert!(hold.take_next().is_none());
+        drop(hold);
+        assert!(!told.readable());
+    }
+
+    #[test]
+    fn the_end_sends_away_who_waits_and_nobody_who_comes_later() {
+        let told = Told::new();
+        let before = told.agenda.wait();
+        assert!(!before.is_over() && !told.readable());
+        told.agenda.end();
+        let after = told.agenda.wait();
+        assert!(before.is_over() && !after.is_over() && told.readable());
+        assert!(told.agenda.call().is_none());
+        drop(before);
+        drop(told.agenda.hold());
+        assert!(!told.readable());
+        told.agenda.close();
+        assert!(after.is_over() && told.readable());
+    }
+
+    #[test]
     fn what_is_asked_beside_a_dispatch_leaves_nothing_behind() {
         const ROUNDS: usize = 20_000;
         let told = Told::new();

@@ -45,7 +45,7 @@ pub struct VdiHandle {
 
 impl VdiHandle {
     /// The same, to read from.
-    pub fn to_read(self) -> VdiHandle {
+    pub fn for_reading(self) -> VdiHandle {
         let vdi = self.client.to_read(self.vdi);
         VdiHandle { client: self.client, vdi }
     }
@@ -155,7 +155,7 @@ pub fn vdi(sd: sd_t, vdi: sd_vdi_t) -> Result<VdiHandle> {
 
 /// As [`vdi`], to read from.
 pub fn readable(sd: sd_t, vdi: sd_vdi_t) -> Result<VdiHandle> {
-    self::vdi(sd, vdi).map(VdiHandle::to_read)
+    self::vdi(sd, vdi).map(VdiHandle::for_reading)
 }
 
 /// A VDI handle of any `sd_t`, and which that is.

@@ -838,7 +838,7 @@ unsafe fn get_info(
     }
     // SAFETY: the caller lends so many bytes until the end of the operation.
     let mut to = unsafe { RecvBuf::from_raw(info.cast(), sizeof_info) };
-    let VdiHandle { client, vdi } = handle.to_read();
+    let VdiHandle { client, vdi } = handle.for_reading();
     form.begin(&client, 0)?.run(
         move |op| async move { describe(&vdi.info(&client.cluster, &op).await?) },
         move |known| {
@@ -857,7 +857,7 @@ unsafe fn get_info(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sd_vdi_size(vdi: sd_vdi_t, size: *mut u64) -> c_int {
     enter(|| {
-        let handle = entry::any_vdi(vdi)?.0.to_read();
+        let handle = entry::any_vdi(vdi)?.0.for_reading();
         // SAFETY: the caller passes a pointer as the header says.
         let out = unsafe { Out::new(size)? };
         out.set(handle.vdi.size());

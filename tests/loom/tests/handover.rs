@@ -508,3 +508,51 @@ fn a_close_waits_for_requests_that_other_threads_are_at() {
         });
     }
 }
+
+/// A close that is told of by a callback: that comes last, whoever dispatches, and somebody is told to.
+#[test]
+fn the_last_callback_comes_when_no_other_runs() {
+    check(2, || {
+        let peer = Peer::new();
+        let descriptor = told(&peer);
+        let (others, closed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        for _ in 0..2 {
+            let (others, closed) = (others.clone(), closed.clone());
+            let completion: Completion = Box::new(move || {
+                thread::yield_now();
+                assert_eq!(closed.load(Ordering::Relaxed), 0, "the program's context is gone");
+                others.fetch_add(1, Ordering::Relaxed);
+            });
+            peer.tasks.spawn(move || async move { Some(completion) });
+        }
+        let last: Completion = {
+            let (peer, others, closed) = (peer.clone(), others.clone(), closed.clone());
+            Box::new(move || {
+                assert_eq!(others.load(Ordering::Relaxed), 2);
+                closed.fetch_add(1, Ordering::Relaxed);
+                // Whoever else waits is to find that out.
+                peer.tasks.agenda.close();
+            })
+        };
+        let other = {
+            let peer = peer.clone();
+            thread::spawn(move || peer.dispatch())
+        };
+        peer.tasks.agenda.end();
+        {
+            let end = peer.clone();
+            peer.tasks.spawn_last(move || async move {
+                end.tasks.ended(1).await;
+                end.lead.left(0).await;
+                last
+            });
+        }
+        while closed.load(Ordering::Relaxed) == 0 {
+            descriptor.wait();
+            peer.dispatch();
+            thread::yield_now();
+        }
+        other.join().unwrap();
+        assert_eq!(closed.load(Ordering::Relaxed), 1);
+    });
+}
