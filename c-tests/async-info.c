@@ -1,5 +1,5 @@
-/* sd_vdi_aget_info() tells what sd_vdi_get_info() tells, and fills no more than the caller's version
- * of the structure, before the callback. */
+/* sd_vdi_aget_info() tells what sd_vdi_get_info() tells, and fills no more than the caller's
+ * version of the structure, before the callback. */
 #include "async.h"
 
 #include <string.h>

@@ -1,6 +1,6 @@
 /* Each asynchronous call of administration succeeds, calls back once, never inside the submission,
- * and writes where it was told to before that; what it was given may go at once. Nothing of the limit
- * stays used. */
+ * and writes where it was told to before that; what it was given may go at once. Nothing of the
+ * limit stays used. */
 #include "async.h"
 
 int main(void)

@@ -72,12 +72,36 @@ static void run(sd_t writer, sd_t reader, const char *name, bool locks)
     OK(sd_close(&reader));
 }
 
+/* What was made anew under the name is another VDI. */
+static void recreate(const char *name)
+{
+    sd_t sd = connect_to_server(), other = connect_to_server();
+    sd_vdi_t vdi = create_vdi(other, name, OBJECT), seen, writer;
+    char data[4];
+
+    OK(sd_vdi_write(other, vdi, "old", 4, 0, 0));
+    OK(sd_vdi_open_ro(sd, name, &seen));
+    CHECK_CONTENT(sd, seen, "old", 4, 0);
+    OK(sd_vdi_close(&vdi));
+    OK(sd_vdi_delete(other, name));
+    OK(sd_vdi_create(other, name, OBJECT, 0, false, NULL));
+    OK(sd_vdi_open(sd, name, &writer));
+    OK(sd_vdi_write(sd, writer, "new", 4, 0, 0));
+    FAILS(SD_RES_NO_VDI, sd_vdi_read(sd, seen, data, 4, 0));
+    OK(sd_vdi_close(&writer));
+    FAILS(SD_RES_NO_VDI, sd_vdi_read(sd, seen, data, 4, 0));
+    FAILS(SD_RES_NO_VDI, sd_vdi_refresh(sd, seen));
+    OK(sd_close(&sd));
+    OK(sd_close(&other));
+}
+
 int main(void)
 {
     struct lamb *lamb = lamb_start_with_locks();
     sd_t writer, reader;
 
     run(connect_to_server(), connect_to_server(), vdi_name("a"), false);
+    recreate(vdi_name("c"));
     memset(model, 0, SIZE);
     OK(sd_init(lamb->tcp, &writer));
     OK(sd_init(lamb->tcp, &reader));

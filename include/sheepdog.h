@@ -607,23 +607,22 @@ int sd_close(sd_t *sd);
 
 /**
  * Closes a connection as sd_close(), without waiting, inside a callback or outside. `*sd` is NULL
- * when this returns 0, and its VDIs are closed; what is in flight ends with SD_RES_CANCELED. `fn` is the
- * last callback of `sd`: it is called, with what `sd` was, the result of sd_close() and `opaque`, once all
- * others have returned, from sd_dispatch() or the attached event loop. So no callback may wait for
- * it. The event loop has let go of `sd` by then, and after `fn` nothing of `sd` is left.
+ * when this returns 0, and its VDIs are closed; what is in flight ends with SD_RES_CANCELED. `fn`
+ * is the last callback of `sd`: it is called, with what `sd` was, the result of sd_close() and
+ * `opaque`, once all others have returned, from sd_dispatch() or the attached event loop. So no
+ * callback may wait for it. The event loop has let go of `sd` by then, and after `fn` nothing of
+ * `sd` is left.
  *
- * Until `fn` is called the connection still needs somebody to dispatch. An attached event loop goes
- * on with that. For everybody else a copy of the handle, made before, remains good for sd_get_fd(),
- * sd_dispatch() and sd_wait(), and for nothing else. Calls of other threads that wait already,
- * sd_wait() included, end with SD_RES_CANCELED. `fn` is also where a program that watches the
- * descriptor has to stop: it is closed after that.
+ * Until `fn` is called the connection still needs somebody to dispatch. An attached event loop
+ * goes on with that. For everybody else a copy of the handle, made before, remains good for
+ * sd_get_fd(), sd_dispatch() and sd_wait(), and for nothing else. Calls of other threads that wait
+ * already, sd_wait() included, end with SD_RES_CANCELED. `fn` is also where a program that watches
+ * the descriptor has to stop: it is closed after that.
  *
  * Where this returns anything but 0, `*sd` is as it was, and `fn` will not be called:
  * SD_RES_INVALID_PARMS, SD_RES_NO_MEM (the request would pass sd_set_buffer_limit()).
  */
-int sd_aclose(sd_t *sd,
-              sd_callback_fn *fn,
-              void *opaque);
+int sd_aclose(sd_t *sd, sd_callback_fn *fn, void *opaque);
 
 /**
  * Bounds the time that each later call on `sd` may take, with all its requests and over
@@ -631,8 +630,8 @@ int sd_aclose(sd_t *sd,
  * ever. The default is 30000: a cluster that recovers from the loss of a node can take that long.
  *
  * A call that timed out may have been carried out, or not, or in part, and the servers may still
- * be at it. Until that is known whatever touches the same waits, and times out in its turn, so that
- * nothing older undoes what a later call was told of; everything else goes on.
+ * be at it. Until that is known whatever touches the same waits, and times out in its turn, so
+ * that nothing older undoes what a later call was told of; everything else goes on.
  */
 int sd_set_timeout(sd_t sd, unsigned int ms);
 
@@ -696,23 +695,19 @@ int sd_vdi_open(sd_t sd, const char *name, sd_vdi_t *vdi);
 
 /**
  * Opens as sd_vdi_open(), without waiting. `fn` is called with `sd`, the result and `opaque` once
- * that has ended, from sd_dispatch() or the attached event loop, never from inside this call. `*vdi`
- * is written before that, on success alone, and belongs to the library until then; all other
- * arguments may go when this returns.
+ * that has ended, from sd_dispatch() or the attached event loop, never from inside this call.
+ * `*vdi` is written before that, on success alone, and belongs to the library until then; all
+ * other arguments may go when this returns.
  *
  * Where this returns anything but 0 nothing was started, and `fn` will not be called:
- * SD_RES_INVALID_PARMS, SD_RES_NO_MEM (the request would pass sd_set_buffer_limit()). What is found
- * out later `fn` is told, a name that does not exist for example.
+ * SD_RES_INVALID_PARMS, SD_RES_NO_MEM (the request would pass sd_set_buffer_limit()). What is
+ * found out later `fn` is told, a name that does not exist for example.
  */
-int sd_vdi_aopen(sd_t sd,
-                 const char *name,
-                 sd_vdi_t *vdi,
-                 sd_callback_fn *fn,
-                 void *opaque);
+int sd_vdi_aopen(sd_t sd, const char *name, sd_vdi_t *vdi, sd_callback_fn *fn, void *opaque);
 
 /**
- * Opens the working VDI `name` for reading alone, whoever has it open and locked: takes no lock, and
- * keeps nobody from taking it. What writes gives SD_RES_READONLY.
+ * Opens the working VDI `name` for reading alone, whoever has it open and locked: takes no lock,
+ * and keeps nobody from taking it. What writes gives SD_RES_READONLY.
  *
  * It sees what handles of the same `sd` write. Of what another client writes it sees what went
  * to objects that were there when it opened the VDI; the rest, and the VDI that goes on where
@@ -720,9 +715,7 @@ int sd_vdi_aopen(sd_t sd,
  *
  * Errors: SD_RES_NO_VDI, SD_RES_NO_SUPPORT (a kind of VDI that this library cannot read).
  */
-int sd_vdi_open_ro(sd_t sd,
-                   const char *name,
-                   sd_vdi_t *vdi);
+int sd_vdi_open_ro(sd_t sd, const char *name, sd_vdi_t *vdi);
 
 /**
  * Opens as sd_vdi_open_ro(), without waiting, and tells as sd_vdi_aopen().
@@ -733,17 +726,17 @@ int sd_vdi_aopen_ro(sd_t sd, const char *name, sd_vdi_t *vdi, sd_callback_fn *fn
  * Gives the lock of the working VDI `name` back, whoever holds it: for the lock of a client that
  * is no more. It is gone when this returns 0, or was not there.
  *
- * Nothing else tells the servers that a client is no more. One that goes on after all writes as before,
- * beside whoever takes the lock next: what both write may be lost, and so may the VDI. When it
- * closes the VDI, it releases the lock of that other client. So make sure that it has ended.
+ * Nothing else tells the servers that a client is no more. One that goes on after all writes as
+ * before, beside whoever takes the lock next: what both write may be lost, and so may the VDI.
+ * When it closes the VDI, it releases the lock of that other client. So make sure that it has
+ * ended.
  *
  * Locks that several clients share (not those of this library) are given back as far as they were
  * taken through the gateway in use: sd_vdi_open() tells whether any are left.
  *
  * Errors: SD_RES_NO_VDI.
  */
-int sd_vdi_break_lock(sd_t sd,
-                      const char *name);
+int sd_vdi_break_lock(sd_t sd, const char *name);
 
 /**
  * Closes a handle and sets `*vdi` to NULL. The last handle of a VDI waits for writes under way in
@@ -756,13 +749,11 @@ int sd_vdi_break_lock(sd_t sd,
 int sd_vdi_close(sd_vdi_t *vdi);
 
 /**
- * Closes as sd_vdi_close(), without waiting, and tells as sd_vdi_aopen(), with the `sd` that the VDI
- * was opened through. `*vdi` is NULL, and the handle gone, when this returns 0; requests that are in
- * flight on it end as they would have.
+ * Closes as sd_vdi_close(), without waiting, and tells as sd_vdi_aopen(), with the `sd` that the
+ * VDI was opened through. `*vdi` is NULL, and the handle gone, when this returns 0; requests that
+ * are in flight on it end as they would have.
  */
-int sd_vdi_aclose(sd_vdi_t *vdi,
-                  sd_callback_fn *fn,
-                  void *opaque);
+int sd_vdi_aclose(sd_vdi_t *vdi, sd_callback_fn *fn, void *opaque);
 
 /**
  * Reads `size` bytes at byte `offset` of a VDI into `data`. Parts that were never written read as
@@ -816,8 +807,8 @@ int sd_vdi_discard_ex(sd_t sd, sd_vdi_t vdi, off_t offset, size_t len, int flag)
 
 /**
  * Writes zeros, without sending them: objects wholly inside the range are freed. `flag` is 0, or
- * has SD_WRITE_FUA or SD_WRITE_KEEP or both. With SD_WRITE_KEEP the zeros are sent, for the objects
- * that are there; where there are none nothing is allocated.
+ * has SD_WRITE_FUA or SD_WRITE_KEEP or both. With SD_WRITE_KEEP the zeros are sent, for the
+ * objects that are there; where there are none nothing is allocated.
  */
 int sd_vdi_write_zeroes(sd_t sd, sd_vdi_t vdi, off_t offset, size_t len, int flag);
 
@@ -848,8 +839,9 @@ int sd_vdi_block_status(sd_t sd,
 
 /**
  * Tells as sd_vdi_block_status(), without waiting: `extent_fn` is called in the thread that
- * dispatches, for all extents, then `fn` as for sd_vdi_aopen(), both with `opaque`. Where `extent_fn`
- * closes `sd`, it is not called again, and `fn` is told SD_RES_CANCELED after it has returned.
+ * dispatches, for all extents, then `fn` as for sd_vdi_aopen(), both with `opaque`. Where
+ * `extent_fn` closes `sd`, it is not called again, and `fn` is told SD_RES_CANCELED after it has
+ * returned.
  */
 int sd_vdi_ablock_status(sd_t sd,
                          sd_vdi_t vdi,
@@ -893,8 +885,8 @@ int sd_vdi_adelete(sd_t sd, const char *name, sd_callback_fn *fn, void *opaque);
 int sd_vdi_get_info(sd_vdi_t vdi, struct sd_vdi_info *info, size_t sizeof_info);
 
 /**
- * Tells what a VDI is as sd_vdi_get_info(), without waiting, and that it has as sd_vdi_aopen(), with
- * the `sd` that the VDI was opened through.
+ * Tells what a VDI is as sd_vdi_get_info(), without waiting, and that it has as sd_vdi_aopen(),
+ * with the `sd` that the VDI was opened through.
  */
 int sd_vdi_aget_info(sd_vdi_t vdi,
                      struct sd_vdi_info *info,
@@ -903,11 +895,10 @@ int sd_vdi_aget_info(sd_vdi_t vdi,
                      void *opaque);
 
 /**
- * Tells how many bytes a VDI has, as far as `vdi` knows: no server is asked. What another client has
- * made of it is known after sd_vdi_refresh(), or once anything has met it.
+ * Tells how many bytes a VDI has, as far as `vdi` knows: no server is asked. What another client
+ * has made of it is known after sd_vdi_refresh(), or once anything has met it.
  */
-int sd_vdi_size(sd_vdi_t vdi,
-                uint64_t *size);
+int sd_vdi_size(sd_vdi_t vdi, uint64_t *size);
 
 /**
  * Gives the VDI `name` an attribute: `value_len` bytes (0 to 65536) under `key` (1 to 255 bytes).
@@ -919,8 +910,8 @@ int sd_vdi_size(sd_vdi_t vdi,
 int sd_vdi_setattr(sd_t sd, const char *name, const char *key, const void *value, size_t value_len);
 
 /**
- * Sets an attribute as sd_vdi_setattr(), without waiting, and tells as sd_vdi_aopen(). The value is
- * copied.
+ * Sets an attribute as sd_vdi_setattr(), without waiting, and tells as sd_vdi_aopen(). The value
+ * is copied.
  */
 int sd_vdi_asetattr(sd_t sd,
                     const char *name,
@@ -939,8 +930,8 @@ int sd_vdi_asetattr(sd_t sd,
 int sd_vdi_getattr(sd_t sd, const char *name, const char *key, void *value, size_t value_len);
 
 /**
- * Gets an attribute as sd_vdi_getattr(), without waiting, and tells as sd_vdi_aopen(). `value` is the
- * library's until then.
+ * Gets an attribute as sd_vdi_getattr(), without waiting, and tells as sd_vdi_aopen(). `value` is
+ * the library's until then.
  */
 int sd_vdi_agetattr(sd_t sd,
                     const char *name,
@@ -973,8 +964,8 @@ int sd_vdi_adelattr(sd_t sd, const char *name, const char *key, sd_callback_fn *
  * Makes what `vdi` holds now a snapshot called `tag`; `vdi` goes on as the working VDI. Waits for
  * writes under way in other threads. A non-NULL `snap_vdi` opens the snapshot.
  *
- * Where another client takes a snapshot at the same time, one of the two puts right what the server
- * makes of that; an extra snapshot without a tag may stay.
+ * Where another client takes a snapshot at the same time, one of the two puts right what the
+ * server makes of that; an extra snapshot without a tag may stay.
  *
  * A tag that is a number is better avoided: other tools take it for the id of a snapshot.
  *
@@ -984,8 +975,9 @@ int sd_vdi_adelattr(sd_t sd, const char *name, const char *key, sd_callback_fn *
 int sd_snapshot_create(sd_t sd, sd_vdi_t vdi, const char *tag, sd_vdi_t *snap_vdi);
 
 /**
- * Takes a snapshot as sd_snapshot_create(), without waiting, and tells as sd_vdi_aopen(). Writes that
- * are in flight when this is called may be in the snapshot or not; they end as they would have.
+ * Takes a snapshot as sd_snapshot_create(), without waiting, and tells as sd_vdi_aopen(). Writes
+ * that are in flight when this is called may be in the snapshot or not; they end as they would
+ * have.
  */
 int sd_snapshot_acreate(sd_t sd,
                         sd_vdi_t vdi,

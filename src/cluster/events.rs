@@ -77,8 +77,8 @@ impl Cluster {
     }
 
     /// Begins to end everything, as [`Cluster::close`] does, without waiting. `end` makes that of
-    /// [`Cluster::end`]; what comes of it goes to `done`, and the completion that makes is delivered
-    /// after all others, by a dispatch.
+    /// [`Cluster::end`]; what comes of it goes to `done`, and the completion that makes is
+    /// delivered after all others, by a dispatch.
     pub fn spawn_end<F>(
         &self,
         end: impl FnOnce() -> F + Send + 'static,

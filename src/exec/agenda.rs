@@ -132,7 +132,8 @@ impl Agenda {
         Waiting { agenda: self, counted, process: super::process() }
     }
 
-    /// The end begins: threads that wait are to stop, and the descriptor is readable until they have.
+    /// The end begins: threads that wait are to stop, and the descriptor is readable until they
+    /// have.
     pub fn end(&self) {
         let mut state = lock(&self.state);
         state.ending = true;

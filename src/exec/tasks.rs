@@ -59,8 +59,8 @@ impl Tasks {
         true
     }
 
-    /// Starts the last request of all: has nothing started any more, and its completion is delivered
-    /// once nothing else is left to be told.
+    /// Starts the last request of all: has nothing started any more, and its completion is
+    /// delivered once nothing else is left to be told.
     pub fn spawn_last<F>(self: &Arc<Self>, future: impl FnOnce() -> F + Send + 'static)
     where
         F: Future<Output = Completion> + Send + 'static,

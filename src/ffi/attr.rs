@@ -36,8 +36,8 @@ pub unsafe extern "C" fn sd_vdi_setattr(
     enter(|| unsafe { set(sd, name, key, value, value_len, Form::Blocking) })
 }
 
-/// Sets an attribute as sd_vdi_setattr(), without waiting, and tells as sd_vdi_aopen(). The value is
-/// copied.
+/// Sets an attribute as sd_vdi_setattr(), without waiting, and tells as sd_vdi_aopen(). The value
+/// is copied.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sd_vdi_asetattr(
     sd: sd_t,
@@ -99,8 +99,8 @@ pub unsafe extern "C" fn sd_vdi_getattr(
     enter(|| unsafe { get(sd, name, key, value, value_len, Form::Blocking) })
 }
 
-/// Gets an attribute as sd_vdi_getattr(), without waiting, and tells as sd_vdi_aopen(). `value` is the
-/// library's until then.
+/// Gets an attribute as sd_vdi_getattr(), without waiting, and tells as sd_vdi_aopen(). `value` is
+/// the library's until then.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sd_vdi_agetattr(
     sd: sd_t,

@@ -132,16 +132,17 @@ pub unsafe extern "C" fn sd_close(sd: *mut sd_t) -> c_int {
 }
 
 /// Closes a connection as sd_close(), without waiting, inside a callback or outside. `*sd` is NULL
-/// when this returns 0, and its VDIs are closed; what is in flight ends with SD_RES_CANCELED. `fn` is the
-/// last callback of `sd`: it is called, with what `sd` was, the result of sd_close() and `opaque`, once all
-/// others have returned, from sd_dispatch() or the attached event loop. So no callback may wait for
-/// it. The event loop has let go of `sd` by then, and after `fn` nothing of `sd` is left.
+/// when this returns 0, and its VDIs are closed; what is in flight ends with SD_RES_CANCELED. `fn`
+/// is the last callback of `sd`: it is called, with what `sd` was, the result of sd_close() and
+/// `opaque`, once all others have returned, from sd_dispatch() or the attached event loop. So no
+/// callback may wait for it. The event loop has let go of `sd` by then, and after `fn` nothing of
+/// `sd` is left.
 ///
-/// Until `fn` is called the connection still needs somebody to dispatch. An attached event loop goes
-/// on with that. For everybody else a copy of the handle, made before, remains good for sd_get_fd(),
-/// sd_dispatch() and sd_wait(), and for nothing else. Calls of other threads that wait already,
-/// sd_wait() included, end with SD_RES_CANCELED. `fn` is also where a program that watches the
-/// descriptor has to stop: it is closed after that.
+/// Until `fn` is called the connection still needs somebody to dispatch. An attached event loop
+/// goes on with that. For everybody else a copy of the handle, made before, remains good for
+/// sd_get_fd(), sd_dispatch() and sd_wait(), and for nothing else. Calls of other threads that wait
+/// already, sd_wait() included, end with SD_RES_CANCELED. `fn` is also where a program that watches
+/// the descriptor has to stop: it is closed after that.
 ///
 /// Where this returns anything but 0, `*sd` is as it was, and `fn` will not be called:
 /// SD_RES_INVALID_PARMS, SD_RES_NO_MEM (the request would pass sd_set_buffer_limit()).
@@ -169,7 +170,7 @@ pub unsafe extern "C" fn sd_aclose(
                 entry::remove_vdis(&closed);
                 closed.cluster.end_waits();
                 drop(share);
-                notice.give(result.map_or_else(|error| error.code(), |()| 0));
+                notice.give(result);
             })
         };
         client.cluster.spawn_end(
@@ -191,8 +192,8 @@ pub unsafe extern "C" fn sd_aclose(
 /// ever. The default is 30000: a cluster that recovers from the loss of a node can take that long.
 ///
 /// A call that timed out may have been carried out, or not, or in part, and the servers may still
-/// be at it. Until that is known whatever touches the same waits, and times out in its turn, so that
-/// nothing older undoes what a later call was told of; everything else goes on.
+/// be at it. Until that is known whatever touches the same waits, and times out in its turn, so
+/// that nothing older undoes what a later call was told of; everything else goes on.
 #[unsafe(no_mangle)]
 pub extern "C" fn sd_set_timeout(sd: sd_t, ms: c_uint) -> c_int {
     enter(|| {

@@ -1,5 +1,5 @@
-//! The two forms of a call: one waits for its operation, the other is told of its end by a callback.
-//! Each operation is stated once, and run in the form that the program has called.
+//! The two forms of a call: one waits for its operation, the other is told of its end by a
+//! callback. Each operation is stated once, and run in the form that the program has called.
 
 use std::ffi::{c_int, c_void};
 use std::future::Future;
@@ -39,7 +39,8 @@ impl Notice {
         self.sd
     }
 
-    pub fn give(self, result: c_int) {
+    pub fn give(self, result: Result<()>) {
+        let result = result.map_or_else(|error| error.code(), |()| 0);
         // SAFETY: the program's function, called as the header says.
         program::call(|| unsafe { (self.callback)(self.sd, result, self.opaque) });
     }
@@ -99,8 +100,8 @@ impl Begun {
         Begun { beyond: time, ..self }
     }
 
-    /// Runs `work`, or starts it. `done` gives the program what came of it: before the call returns,
-    /// or in the thread that dispatches, before the callback.
+    /// Runs `work`, or starts it. `done` gives the program what came of it: before the call
+    /// returns, or in the thread that dispatches, before the callback.
     pub fn run<T, F>(
         self,
         work: impl FnOnce(Op) -> F + Send + 'static,
@@ -125,7 +126,7 @@ impl Begun {
                 let result = result.and_then(done);
                 // Before the callback, so that it can submit the next one.
                 drop(share);
-                notice.give(result.map_or_else(|error| error.code(), |()| 0));
+                notice.give(result);
             });
             Some(completion)
         })

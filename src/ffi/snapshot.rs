@@ -12,8 +12,8 @@ use crate::vdi::{Name, Which};
 /// Makes what `vdi` holds now a snapshot called `tag`; `vdi` goes on as the working VDI. Waits for
 /// writes under way in other threads. A non-NULL `snap_vdi` opens the snapshot.
 ///
-/// Where another client takes a snapshot at the same time, one of the two puts right what the server
-/// makes of that; an extra snapshot without a tag may stay.
+/// Where another client takes a snapshot at the same time, one of the two puts right what the
+/// server makes of that; an extra snapshot without a tag may stay.
 ///
 /// A tag that is a number is better avoided: other tools take it for the id of a snapshot.
 ///
@@ -30,8 +30,9 @@ pub unsafe extern "C" fn sd_snapshot_create(
     enter(|| unsafe { create(sd, vdi, tag, snap_vdi, Form::Blocking) })
 }
 
-/// Takes a snapshot as sd_snapshot_create(), without waiting, and tells as sd_vdi_aopen(). Writes that
-/// are in flight when this is called may be in the snapshot or not; they end as they would have.
+/// Takes a snapshot as sd_snapshot_create(), without waiting, and tells as sd_vdi_aopen(). Writes
+/// that are in flight when this is called may be in the snapshot or not; they end as they would
+/// have.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sd_snapshot_acreate(
     sd: sd_t,

@@ -27,8 +27,8 @@ pub struct sd_inode {
 /// cbindgen:ignore
 pub type sd_vdi_t = *mut sd_inode;
 
-/// Of 64 bits, whatever the libc crate has on a 32-bit target: the header makes sure that the program
-/// sees it the same way.
+/// Of 64 bits, whatever the libc crate has on a 32-bit target: the header makes sure that the
+/// program sees it the same way.
 ///
 /// cbindgen:ignore
 pub type off_t = i64;
@@ -274,13 +274,13 @@ pub unsafe extern "C" fn sd_vdi_open(sd: sd_t, name: *const c_char, vdi: *mut sd
 }
 
 /// Opens as sd_vdi_open(), without waiting. `fn` is called with `sd`, the result and `opaque` once
-/// that has ended, from sd_dispatch() or the attached event loop, never from inside this call. `*vdi`
-/// is written before that, on success alone, and belongs to the library until then; all other
-/// arguments may go when this returns.
+/// that has ended, from sd_dispatch() or the attached event loop, never from inside this call.
+/// `*vdi` is written before that, on success alone, and belongs to the library until then; all
+/// other arguments may go when this returns.
 ///
 /// Where this returns anything but 0 nothing was started, and `fn` will not be called:
-/// SD_RES_INVALID_PARMS, SD_RES_NO_MEM (the request would pass sd_set_buffer_limit()). What is found
-/// out later `fn` is told, a name that does not exist for example.
+/// SD_RES_INVALID_PARMS, SD_RES_NO_MEM (the request would pass sd_set_buffer_limit()). What is
+/// found out later `fn` is told, a name that does not exist for example.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sd_vdi_aopen(
     sd: sd_t,
@@ -308,8 +308,8 @@ unsafe fn open(sd: sd_t, name: *const c_char, vdi: *mut sd_vdi_t, form: Form) ->
     )
 }
 
-/// Opens the working VDI `name` for reading alone, whoever has it open and locked: takes no lock, and
-/// keeps nobody from taking it. What writes gives SD_RES_READONLY.
+/// Opens the working VDI `name` for reading alone, whoever has it open and locked: takes no lock,
+/// and keeps nobody from taking it. What writes gives SD_RES_READONLY.
 ///
 /// It sees what handles of the same `sd` write. Of what another client writes it sees what went
 /// to objects that were there when it opened the VDI; the rest, and the VDI that goes on where
@@ -357,9 +357,10 @@ unsafe fn open_ro(sd: sd_t, name: *const c_char, vdi: *mut sd_vdi_t, form: Form)
 /// Gives the lock of the working VDI `name` back, whoever holds it: for the lock of a client that
 /// is no more. It is gone when this returns 0, or was not there.
 ///
-/// Nothing else tells the servers that a client is no more. One that goes on after all writes as before,
-/// beside whoever takes the lock next: what both write may be lost, and so may the VDI. When it
-/// closes the VDI, it releases the lock of that other client. So make sure that it has ended.
+/// Nothing else tells the servers that a client is no more. One that goes on after all writes as
+/// before, beside whoever takes the lock next: what both write may be lost, and so may the VDI.
+/// When it closes the VDI, it releases the lock of that other client. So make sure that it has
+/// ended.
 ///
 /// Locks that several clients share (not those of this library) are given back as far as they were
 /// taken through the gateway in use: sd_vdi_open() tells whether any are left.
@@ -394,9 +395,9 @@ pub unsafe extern "C" fn sd_vdi_close(vdi: *mut sd_vdi_t) -> c_int {
     })
 }
 
-/// Closes as sd_vdi_close(), without waiting, and tells as sd_vdi_aopen(), with the `sd` that the VDI
-/// was opened through. `*vdi` is NULL, and the handle gone, when this returns 0; requests that are in
-/// flight on it end as they would have.
+/// Closes as sd_vdi_close(), without waiting, and tells as sd_vdi_aopen(), with the `sd` that the
+/// VDI was opened through. `*vdi` is NULL, and the handle gone, when this returns 0; requests that
+/// are in flight on it end as they would have.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sd_vdi_aclose(
     vdi: *mut sd_vdi_t,
@@ -571,8 +572,8 @@ pub extern "C" fn sd_vdi_discard_ex(
 }
 
 /// Writes zeros, without sending them: objects wholly inside the range are freed. `flag` is 0, or
-/// has SD_WRITE_FUA or SD_WRITE_KEEP or both. With SD_WRITE_KEEP the zeros are sent, for the objects
-/// that are there; where there are none nothing is allocated.
+/// has SD_WRITE_FUA or SD_WRITE_KEEP or both. With SD_WRITE_KEEP the zeros are sent, for the
+/// objects that are there; where there are none nothing is allocated.
 #[unsafe(no_mangle)]
 pub extern "C" fn sd_vdi_write_zeroes(
     sd: sd_t,
@@ -652,8 +653,9 @@ pub unsafe extern "C" fn sd_vdi_block_status(
 }
 
 /// Tells as sd_vdi_block_status(), without waiting: `extent_fn` is called in the thread that
-/// dispatches, for all extents, then `fn` as for sd_vdi_aopen(), both with `opaque`. Where `extent_fn`
-/// closes `sd`, it is not called again, and `fn` is told SD_RES_CANCELED after it has returned.
+/// dispatches, for all extents, then `fn` as for sd_vdi_aopen(), both with `opaque`. Where
+/// `extent_fn` closes `sd`, it is not called again, and `fn` is told SD_RES_CANCELED after it has
+/// returned.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sd_vdi_ablock_status(
     sd: sd_t,
@@ -702,8 +704,8 @@ struct Extents {
     opaque: *mut c_void,
 }
 
-// SAFETY: the program's function and pointer, to be used in the thread of its call, or in the one that
-// dispatches.
+// SAFETY: the program's function and pointer, to be used in the thread of its call, or in the one
+// that dispatches.
 unsafe impl Send for Extents {}
 
 impl Extents {
@@ -807,8 +809,8 @@ pub unsafe extern "C" fn sd_vdi_get_info(
     })
 }
 
-/// Tells what a VDI is as sd_vdi_get_info(), without waiting, and that it has as sd_vdi_aopen(), with
-/// the `sd` that the VDI was opened through.
+/// Tells what a VDI is as sd_vdi_get_info(), without waiting, and that it has as sd_vdi_aopen(),
+/// with the `sd` that the VDI was opened through.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sd_vdi_aget_info(
     vdi: sd_vdi_t,
@@ -852,8 +854,8 @@ unsafe fn get_info(
     )
 }
 
-/// Tells how many bytes a VDI has, as far as `vdi` knows: no server is asked. What another client has
-/// made of it is known after sd_vdi_refresh(), or once anything has met it.
+/// Tells how many bytes a VDI has, as far as `vdi` knows: no server is asked. What another client
+/// has made of it is known after sd_vdi_refresh(), or once anything has met it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sd_vdi_size(vdi: sd_vdi_t, size: *mut u64) -> c_int {
     enter(|| {

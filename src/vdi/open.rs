@@ -24,9 +24,16 @@ pub(super) struct OpenVdis {
     pub working: BTreeMap<Name, Opened>,
     /// Handles of snapshots, by their VDI ids.
     pub snapshots: HashMap<Vid, usize>,
-    /// Working VDIs that are only read from, one for each handle.
-    readers: Vec<Arc<Vdi>>,
+    /// One for each handle that only reads.
+    readers: Vec<Reader>,
     waiters: WaitList,
+}
+
+/// A working VDI that is only read from.
+struct Reader {
+    vdi: Arc<Vdi>,
+    /// The same VDI, open for writing as well.
+    writer: Option<Arc<Vdi>>,
 }
 
 /// A working VDI of which handles are open, or are being opened, closed, or kept from it.
@@ -51,6 +58,7 @@ impl Client {
         };
         let vdi = Arc::new(self.open_working(op, name).await?);
         turn.finish(Opened::Open { vdi: vdi.clone(), handles: 1 });
+        lock(&self.open).join_readers(&name);
         Ok(vdi)
     }
 
@@ -68,19 +76,28 @@ impl Client {
         };
         let vdi = Vdi::new(self, name, Which::WORKING, header, vid, None);
         let vdi = Arc::new(Vdi { read_only: true, ..vdi });
-        lock(&self.open).readers.push(vdi.clone());
+        let mut open = lock(&self.open);
+        open.readers.push(Reader { vdi: vdi.clone(), writer: None });
+        open.join_readers(&name);
         Ok(vdi)
     }
 
-    /// What a handle reads from: where it is a reader's, and the VDI is open for writing as well, that
+    /// What a handle reads from: a reader's from the one that is open for writing, where there is
     /// one, so that what is written there is seen at once.
     pub fn to_read(&self, vdi: Arc<Vdi>) -> Arc<Vdi> {
         if !vdi.read_only {
             return vdi;
         }
-        match lock(&self.open).working.get(&vdi.name) {
-            Some(Opened::Open { vdi, .. }) => vdi.clone(),
-            Some(Opened::InTransition | Opened::Left(_)) | None => vdi,
+        let mut open = lock(&self.open);
+        // It may have come to be the same VDI by a refresh.
+        open.join_readers(&vdi.name);
+        let reader = open.readers.iter().find(|reader| Arc::ptr_eq(&reader.vdi, &vdi));
+        let writer = reader.and_then(|reader| reader.writer.as_ref());
+        match (open.working.get(&vdi.name), writer) {
+            (Some(Opened::Open { vdi, .. }), Some(writer)) if Arc::ptr_eq(vdi, writer) => {
+                writer.clone()
+            }
+            _ => vdi,
         }
     }
 
@@ -109,7 +126,7 @@ impl Client {
         {
             let mut open = lock(&self.open);
             if vdi.read_only {
-                open.readers.retain(|reader| !Arc::ptr_eq(reader, &vdi));
+                open.readers.retain(|reader| !Arc::ptr_eq(&reader.vdi, &vdi));
                 return Ok(());
             }
             match open.working.get_mut(&vdi.name) {
@@ -132,7 +149,7 @@ impl Client {
         let cluster = &self.cluster;
         vdi.operations.shut();
         drop(vdi.operations.close().await);
-        lock(&self.open).tell_readers(vdi);
+        lock(&self.open).part_readers(vdi);
         let removals = &self.servers.removals;
         removals.wait_for_all(cluster, op, removals.of(vdi.view().vid)).await?;
         lock(&vdi.state).closed = true;
@@ -252,13 +269,36 @@ impl Client {
 impl OpenVdis {
     /// Whether the working VDI `name` is only read from.
     pub fn is_read(&self, name: &Name) -> bool {
-        self.readers.iter().any(|reader| reader.name == *name)
+        self.readers.iter().any(|reader| reader.vdi.name == *name)
     }
 
-    /// Those who read what was written to a VDI that is being closed go on with what it is now.
+    /// Readers of a VDI that is open for writing read from that, wherever it goes on. Only of the
+    /// very same: nobody follows into another VDI of the name.
+    fn join_readers(&mut self, name: &Name) {
+        let Some(Opened::Open { vdi, .. }) = self.working.get(name) else { return };
+        let vid = vdi.view().vid;
+        let readers = self.readers.iter_mut().filter(|reader| reader.vdi.name == *name);
+        for reader in readers.filter(|reader| reader.writer.is_none()) {
+            if reader.vdi.view().vid == vid {
+                reader.writer = Some(vdi.clone());
+            }
+        }
+    }
+
+    /// The readers of a VDI that is being closed go on with what it is now.
     fn tell_readers(&self, closed: &Vdi) {
-        for reader in self.readers.iter().filter(|reader| reader.name == closed.name) {
-            reader.adopt(closed);
+        for reader in &self.readers {
+            if reader.writer.as_deref().is_some_and(|writer| std::ptr::eq(writer, closed)) {
+                reader.vdi.adopt(closed);
+            }
+        }
+    }
+
+    /// As [`OpenVdis::tell_readers`], for the last time.
+    fn part_readers(&mut self, closed: &Vdi) {
+        self.tell_readers(closed);
+        for reader in &mut self.readers {
+            reader.writer.take_if(|writer| std::ptr::eq(&**writer, closed));
         }
     }
 }

@@ -218,14 +218,15 @@ impl Vdi {
         Ok(())
     }
 
-    /// Goes on as what `other`, of the same name, is known to be. One of another kind is none that
-    /// this can be: it stays what it was.
+    /// Goes on as what `other` is known to be, which was the same VDI.
     pub(super) fn adopt(&self, other: &Vdi) {
         let (vid, header) = {
             let state = lock(&other.state);
             (state.vid, state.header)
         };
-        let _ = self.install(vid, header, &mut Retries::default());
+        if let Err(error) = self.install(vid, header, &mut Retries::default()) {
+            log::warn!("VDI {}: {error}", self.name);
+        }
     }
 
     /// The size became another.
@@ -261,8 +262,8 @@ impl Vdi {
         Err(Error::Io("the VDI changes faster than it can be followed"))
     }
 
-    /// While the gate is closed: goes on as the VDI `vid`, the working one of the same name. One that
-    /// is being closed meanwhile stays what it is.
+    /// While the gate is closed: goes on as the VDI `vid`, the working one of the same name. One
+    /// that is being closed meanwhile stays what it is.
     pub(super) async fn switch_to(&self, cluster: &Cluster, op: &Op, vid: Vid) -> Result<()> {
         let header = Vdi::read_checked(cluster, op, vid, &self.name, &self.which).await?;
         match self.move_lock(cluster, op, vid).await {

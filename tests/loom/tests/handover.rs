@@ -509,7 +509,8 @@ fn a_close_waits_for_requests_that_other_threads_are_at() {
     }
 }
 
-/// A close that is told of by a callback: that comes last, whoever dispatches, and somebody is told to.
+/// A close that is told of by a callback: that comes last, whoever dispatches, and somebody is told
+/// to.
 #[test]
 fn the_last_callback_comes_when_no_other_runs() {
     check(2, || {
