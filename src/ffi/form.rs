@@ -67,10 +67,7 @@ impl Form {
     pub fn begin(self, client: &Arc<Client>, bytes: usize) -> Result<Begun> {
         let told = match self {
             Form::Blocking => None,
-            Form::Asynchronous(notice) => {
-                let share = share(client, bytes)?;
-                Some((notice, share))
-            }
+            Form::Asynchronous(notice) => Some((notice, share(client, bytes)?)),
         };
         Ok(Begun { client: client.clone(), told, beyond: Duration::ZERO })
     }
