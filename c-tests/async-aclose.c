@@ -211,9 +211,27 @@ static void give_up(void)
     kill(lamb->pid, SIGCONT);
 }
 
+/* While it still connects, and nobody answers. */
+static void while_connecting(void)
+{
+    sd_t sd, copy;
+
+    stop_lamb();
+    OK(sd_ainit(lamb->tcp, &sd));
+    noted.calls = 0;
+    called = REQUESTS;
+    copy = sd;
+    OK(sd_aclose(&sd, closed, &noted));
+    while (!noted.calls)
+        OK(sd_wait(copy, -1));
+    OK(noted.result);
+    kill(lamb->pid, SIGCONT);
+}
+
 int main(void)
 {
     lamb = lamb_start_with_locks();
+    while_connecting();
     dispatch_until_closed();
     end_others();
     fork_while_closing();
