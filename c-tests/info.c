@@ -23,6 +23,8 @@ int main(void)
     CHECK(info.vdi_id > 0 && info.vdi_id <= 0xffffff && info.parent_vdi_id == 0);
     CHECK(info.copies >= 1 && info.store_policy == 0);
     CHECK(!info.is_snapshot && info.snap_time_ns == 0);
+    CHECK(info.io_min == 512 && info.io_opt == info.object_size);
+    CHECK(info.max_io >= OBJECT && info.max_io % info.io_min == 0);
     /* The server's clock need not be ours, but it is Unix time, in nanoseconds. */
     CHECK(info.create_time_ns > now - day && info.create_time_ns < now + day);
 

@@ -13,6 +13,9 @@ int main(void)
     FAILS(SD_RES_INVALID_PARMS, sd_vdi_create(sd, NULL, OBJECT, 0, false, &out));
     FAILS(SD_RES_INVALID_PARMS, sd_vdi_open(sd, NULL, &out));
     FAILS(SD_RES_INVALID_PARMS, sd_vdi_open(sd, "name", NULL));
+    FAILS(SD_RES_INVALID_PARMS, sd_vdi_open_ro(sd, NULL, &out));
+    FAILS(SD_RES_INVALID_PARMS, sd_vdi_open_ro(sd, "name", NULL));
+    FAILS(SD_RES_INVALID_PARMS, sd_vdi_break_lock(sd, NULL));
     FAILS(SD_RES_INVALID_PARMS, sd_vdi_close(NULL));
     FAILS(SD_RES_INVALID_PARMS, sd_vdi_read(sd, vdi, NULL, 1, 0));
     FAILS(SD_RES_INVALID_PARMS, sd_vdi_write(sd, vdi, NULL, 1, 0, 0));

@@ -22,7 +22,7 @@
 
 #define SKIPPED 77
 #define MAX_LAMBS 4
-#define MAX_NAMES 64
+#define MAX_NAMES 256
 #define MAX_SNAPSHOTS 1024
 
 static struct lamb lambs[MAX_LAMBS];
@@ -218,7 +218,8 @@ void lamb_restart(struct lamb *lamb)
         prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that is killed leaves no server behind */
 #endif
         dup2(output[1], STDOUT_FILENO);
-        execl(LAMB, LAMB, "--listen", "127.0.0.1:0", lamb->directory, option, (char *)NULL);
+        execl(LAMB, LAMB, "--listen", "127.0.0.1:0", lamb->directory,
+              lamb->locks ? "--use-lock" : option, lamb->locks ? option : NULL, (char *)NULL);
         perror(LAMB);
         _exit(127);
     }
@@ -239,7 +240,7 @@ void lamb_restart(struct lamb *lamb)
     }
 }
 
-struct lamb *lamb_start(void)
+static struct lamb *start(bool locks)
 {
     struct lamb *lamb = &lambs[lamb_count];
     const char *parent = getenv("TMPDIR");
@@ -252,8 +253,19 @@ struct lamb *lamb_start(void)
     snprintf(lamb->directory, sizeof lamb->directory, "%s/c-test-XXXXXX", parent);
     CHECK(mkdtemp(lamb->directory));
     lamb_count++;
+    lamb->locks = locks;
     lamb_restart(lamb);
     return lamb;
+}
+
+struct lamb *lamb_start(void)
+{
+    return start(false);
+}
+
+struct lamb *lamb_start_with_locks(void)
+{
+    return start(true);
 }
 
 static int end_lamb(struct lamb *lamb, int signal)

@@ -82,6 +82,7 @@ void write_to_both(const char *file, int line, sd_t sd, sd_vdi_t vdi, unsigned c
 struct lamb {
     pid_t pid;      /* 0 while it does not run */
     int output;     /* read end of its stdout */
+    bool locks;     /* one client at a time can open a VDI for writing */
     char directory[64];
     char tcp[64];   /* host:port, another one after every start */
     char unix_socket[108];
@@ -90,6 +91,7 @@ struct lamb {
 /* Starts a server on a new directory; returns when it serves. The structure lasts as long as the
  * program. */
 struct lamb *lamb_start(void);
+struct lamb *lamb_start_with_locks(void);
 /* kill -9; the directory stays. */
 void lamb_kill(struct lamb *lamb);
 /* Starts a killed one again, on its directory. */

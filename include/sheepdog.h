@@ -424,9 +424,15 @@ typedef struct sd_list_iter {
 #define SD_INIT_NO_ROUTING 2
 
 /**
- * For sd_vdi_write(): the data is stable when the call returns, as after sd_vdi_flush().
+ * For what writes: the data is stable when the call returns, as after sd_vdi_flush().
  */
 #define SD_WRITE_FUA 1
+
+/**
+ * For writing zeros: objects that are there stay, and are written to, so that later writes take no
+ * new space.
+ */
+#define SD_WRITE_KEEP 4
 
 /**
  * Kinds of extents.
@@ -567,6 +573,19 @@ typedef struct sd_vdi_info {
      */
     uint8_t store_policy;
     bool is_snapshot;
+    /**
+     * Bytes: the sector of the disk that a VDI stands for. Reads and writes need not keep to it.
+     */
+    uint32_t io_min;
+    /**
+     * Bytes: what lies between two multiples of it is one request to the servers, and one object.
+     */
+    uint32_t io_opt;
+    /**
+     * The most bytes of one read or write: what memory can hold, in multiples of `io_min`. What is
+     * asynchronous takes no more than sd_set_buffer_limit() allows, either.
+     */
+    uint64_t max_io;
 } sd_vdi_info;
 
 #ifdef __cplusplus
@@ -681,6 +700,25 @@ int sd_ainit_unix(const char *path, sd_t *sd);
 int sd_close(sd_t *sd);
 
 /**
+ * Closes a connection as sd_close(), without waiting, inside a callback or outside. `*sd` is NULL
+ * when this returns 0, and its VDIs are closed; what is in flight ends with SD_RES_CANCELED. `fn`
+ * is the last callback of `sd`: it is called, with what `sd` was, the result of sd_close() and
+ * `opaque`, once all others have returned, from sd_dispatch() or the attached event loop. So no
+ * callback may wait for it. The event loop has let go of `sd` by then, and after `fn` nothing of
+ * `sd` is left.
+ *
+ * Until `fn` is called the connection still needs somebody to dispatch. An attached event loop
+ * goes on with that. For everybody else a copy of the handle, made before, remains good for
+ * sd_get_fd(), sd_dispatch() and sd_wait(), and for nothing else. Calls of other threads that wait
+ * already, sd_wait() included, end with SD_RES_CANCELED. `fn` is also where a program that watches
+ * the descriptor has to stop: it is closed after that.
+ *
+ * Where this returns anything but 0, `*sd` is as it was, and `fn` will not be called:
+ * SD_RES_INVALID_PARMS, SD_RES_NO_MEM (the request would pass sd_set_buffer_limit()).
+ */
+int sd_aclose(sd_t *sd, sd_callback_fn *fn, void *opaque);
+
+/**
  * Bounds the time that each later call on `sd` may take, with all its requests and over
  * reconnects, in milliseconds; a call that takes longer returns SD_RES_TIMEDOUT. 0 waits for
  * ever. The default is 30000: a cluster that recovers from the loss of a node can take that long.
@@ -690,8 +728,8 @@ int sd_close(sd_t *sd);
  * sd_snapshot_rollback(), sd_snapshot_delete(), and creating a VDI with all its objects.
  *
  * A call that timed out may have been carried out, or not, or in part, and the servers may still
- * be at it. Until that is known whatever touches the same waits, and times out in its turn, so that
- * nothing older undoes what a later call was told of; everything else goes on.
+ * be at it. Until that is known whatever touches the same waits, and times out in its turn, so
+ * that nothing older undoes what a later call was told of; everything else goes on.
  */
 int sd_set_timeout(sd_t sd, unsigned int ms);
 
@@ -707,6 +745,18 @@ int sd_set_timeout(sd_t sd, unsigned int ms);
 int sd_vdi_create(sd_t sd, const char *name, size_t size, int copies, bool prealloc, sd_vdi_t *vdi);
 
 /**
+ * Creates as sd_vdi_create(), without waiting, and tells as sd_vdi_aopen().
+ */
+int sd_vdi_acreate(sd_t sd,
+                   const char *name,
+                   size_t size,
+                   int copies,
+                   bool prealloc,
+                   sd_vdi_t *vdi,
+                   sd_callback_fn *fn,
+                   void *opaque);
+
+/**
  * Creates a VDI as `opts` says; NULL is all zeros. `sizeof_opts` is `sizeof(struct
  * sd_create_opts)` as the program was compiled. Otherwise as sd_vdi_create().
  */
@@ -716,6 +766,18 @@ int sd_vdi_create_ex(sd_t sd,
                      const struct sd_create_opts *opts,
                      size_t sizeof_opts,
                      sd_vdi_t *vdi);
+
+/**
+ * Creates as sd_vdi_create_ex(), without waiting, and tells as sd_vdi_aopen(). `*opts` is copied.
+ */
+int sd_vdi_acreate_ex(sd_t sd,
+                      const char *name,
+                      size_t size,
+                      const struct sd_create_opts *opts,
+                      size_t sizeof_opts,
+                      sd_vdi_t *vdi,
+                      sd_callback_fn *fn,
+                      void *opaque);
 
 /**
  * Opens the working VDI `name` for reading and writing. Takes its lock where the cluster has
@@ -737,6 +799,51 @@ int sd_vdi_open(sd_t sd,
                 sd_vdi_t *vdi);
 
 /**
+ * Opens as sd_vdi_open(), without waiting. `fn` is called with `sd`, the result and `opaque` once
+ * that has ended, from sd_dispatch() or the attached event loop, never from inside this call.
+ * `*vdi` is written before that, on success alone, and belongs to the library until then; all
+ * other arguments may go when this returns.
+ *
+ * Where this returns anything but 0 nothing was started, and `fn` will not be called:
+ * SD_RES_INVALID_PARMS, SD_RES_NO_MEM (the request would pass sd_set_buffer_limit()). What is
+ * found out later `fn` is told, a name that does not exist for example.
+ */
+int sd_vdi_aopen(sd_t sd, const char *name, sd_vdi_t *vdi, sd_callback_fn *fn, void *opaque);
+
+/**
+ * Opens the working VDI `name` for reading alone, whoever has it open and locked: takes no lock,
+ * and keeps nobody from taking it. What writes gives SD_RES_READONLY.
+ *
+ * It sees what handles of the same `sd` write. Of what another client writes it sees what went
+ * to objects that were there when it opened the VDI; the rest, and the VDI that goes on where
+ * that client takes a snapshot or rolls back, after sd_vdi_refresh().
+ *
+ * Errors: SD_RES_NO_VDI, SD_RES_NO_SUPPORT (a kind of VDI that this library cannot read).
+ */
+int sd_vdi_open_ro(sd_t sd, const char *name, sd_vdi_t *vdi);
+
+/**
+ * Opens as sd_vdi_open_ro(), without waiting, and tells as sd_vdi_aopen().
+ */
+int sd_vdi_aopen_ro(sd_t sd, const char *name, sd_vdi_t *vdi, sd_callback_fn *fn, void *opaque);
+
+/**
+ * Gives the lock of the working VDI `name` back, whoever holds it: for the lock of a client that
+ * is no more. It is gone when this returns 0, or was not there.
+ *
+ * Nothing else tells the servers that a client is no more. One that goes on after all writes as
+ * before, beside whoever takes the lock next: what both write may be lost, and so may the VDI.
+ * When it closes the VDI, it releases the lock of that other client. So make sure that it has
+ * ended.
+ *
+ * Locks that several clients share (not those of this library) are given back as far as they were
+ * taken through the gateway in use: sd_vdi_open() tells whether any are left.
+ *
+ * Errors: SD_RES_NO_VDI.
+ */
+int sd_vdi_break_lock(sd_t sd, const char *name);
+
+/**
  * Closes a handle and sets `*vdi` to NULL. The last handle of a VDI waits for writes under way in
  * other threads, and for what was given up and may still happen to the VDI, and releases the lock.
  * The handle is gone even where that fails; then the next sd_vdi_open() of the VDI, or sd_close(),
@@ -745,6 +852,13 @@ int sd_vdi_open(sd_t sd,
  * Errors: SD_RES_TIMEDOUT (the lock is still held).
  */
 int sd_vdi_close(sd_vdi_t *vdi);
+
+/**
+ * Closes as sd_vdi_close(), without waiting, and tells as sd_vdi_aopen(), with the `sd` that the
+ * VDI was opened through. `*vdi` is NULL, and the handle gone, when this returns 0; requests that
+ * are in flight on it end as they would have.
+ */
+int sd_vdi_aclose(sd_vdi_t *vdi, sd_callback_fn *fn, void *opaque);
 
 /**
  * Reads `size` bytes at byte `offset` of a VDI into `data`. Parts that were never written read as
@@ -792,8 +906,14 @@ int sd_vdi_writev(sd_t sd,
 int sd_vdi_discard(sd_t sd, sd_vdi_t vdi, off_t offset, size_t len);
 
 /**
- * Writes zeros, without sending them: objects wholly inside the range are freed. `flag` as for
- * sd_vdi_write().
+ * Discards as sd_vdi_discard(). `flag` is 0 or SD_WRITE_FUA.
+ */
+int sd_vdi_discard_ex(sd_t sd, sd_vdi_t vdi, off_t offset, size_t len, int flag);
+
+/**
+ * Writes zeros, without sending them: objects wholly inside the range are freed. `flag` is 0, or
+ * has SD_WRITE_FUA or SD_WRITE_KEEP or both. With SD_WRITE_KEEP the zeros are sent, for the
+ * objects that are there; where there are none nothing is allocated.
  */
 int sd_vdi_write_zeroes(sd_t sd, sd_vdi_t vdi, off_t offset, size_t len, int flag);
 
@@ -806,6 +926,11 @@ int sd_vdi_write_zeroes(sd_t sd, sd_vdi_t vdi, off_t offset, size_t len, int fla
 int sd_vdi_resize(sd_t sd, sd_vdi_t vdi, size_t size);
 
 /**
+ * Resizes as sd_vdi_resize(), without waiting, and tells as sd_vdi_aopen().
+ */
+int sd_vdi_aresize(sd_t sd, sd_vdi_t vdi, size_t size, sd_callback_fn *fn, void *opaque);
+
+/**
  * Tells what `len` bytes at `offset` consist of: calls `fn`, in this thread, for each extent in
  * turn, neighbours of one kind as one. Where `fn` returns anything but 0 the walk ends, with
  * success. `fn` may call the library.
@@ -814,8 +939,22 @@ int sd_vdi_block_status(sd_t sd,
                         sd_vdi_t vdi,
                         off_t offset,
                         size_t len,
-                        sd_extent_fn *fn,
+                        sd_extent_fn fn,
                         void *opaque);
+
+/**
+ * Tells as sd_vdi_block_status(), without waiting: `extent_fn` is called in the thread that
+ * dispatches, for all extents, then `fn` as for sd_vdi_aopen(), both with `opaque`. Where
+ * `extent_fn` closes `sd`, it is not called again, and `fn` is told SD_RES_CANCELED after it has
+ * returned.
+ */
+int sd_vdi_ablock_status(sd_t sd,
+                         sd_vdi_t vdi,
+                         off_t offset,
+                         size_t len,
+                         sd_extent_fn extent_fn,
+                         sd_callback_fn *fn,
+                         void *opaque);
 
 /**
  * Forgets what is known of a VDI's contents, so that a reader sees the objects that another `sd`
@@ -842,11 +981,32 @@ int sd_vdi_flush(sd_t sd, sd_vdi_t vdi);
 int sd_vdi_delete(sd_t sd, const char *name);
 
 /**
+ * Deletes as sd_vdi_delete(), without waiting, and tells as sd_vdi_aopen().
+ */
+int sd_vdi_adelete(sd_t sd, const char *name, sd_callback_fn *fn, void *opaque);
+
+/**
  * Tells what a VDI is, as the servers know it now. `sizeof_info` is `sizeof(struct sd_vdi_info)`
  * as the program was compiled: that much of `*info` is written, with zeros for what this version
  * of the library does not know.
  */
 int sd_vdi_get_info(sd_vdi_t vdi, struct sd_vdi_info *info, size_t sizeof_info);
+
+/**
+ * Tells what a VDI is as sd_vdi_get_info(), without waiting, and that it has as sd_vdi_aopen(),
+ * with the `sd` that the VDI was opened through.
+ */
+int sd_vdi_aget_info(sd_vdi_t vdi,
+                     struct sd_vdi_info *info,
+                     size_t sizeof_info,
+                     sd_callback_fn *fn,
+                     void *opaque);
+
+/**
+ * Tells how many bytes a VDI has, as far as `vdi` knows: no server is asked. What another client
+ * has made of it is known after sd_vdi_refresh(), or once anything has met it.
+ */
+int sd_vdi_size(sd_vdi_t vdi, uint64_t *size);
 
 /**
  * Gives the VDI `name` an attribute: `value_len` bytes (0 to 65536) under `key` (1 to 255 bytes).
@@ -858,12 +1018,36 @@ int sd_vdi_get_info(sd_vdi_t vdi, struct sd_vdi_info *info, size_t sizeof_info);
 int sd_vdi_setattr(sd_t sd, const char *name, const char *key, const void *value, size_t value_len);
 
 /**
+ * Sets an attribute as sd_vdi_setattr(), without waiting, and tells as sd_vdi_aopen(). The value
+ * is copied.
+ */
+int sd_vdi_asetattr(sd_t sd,
+                    const char *name,
+                    const char *key,
+                    const void *value,
+                    size_t value_len,
+                    sd_callback_fn *fn,
+                    void *opaque);
+
+/**
  * Copies the value of an attribute to `value`, which has room for `value_len` bytes.
  * sd_vdi_attr_size() tells how long it is.
  *
  * Errors: SD_RES_NO_VDI, SD_RES_NO_OBJ (no such key), SD_RES_BUFFER_SMALL (nothing is copied).
  */
 int sd_vdi_getattr(sd_t sd, const char *name, const char *key, void *value, size_t value_len);
+
+/**
+ * Gets an attribute as sd_vdi_getattr(), without waiting, and tells as sd_vdi_aopen(). `value` is
+ * the library's until then.
+ */
+int sd_vdi_agetattr(sd_t sd,
+                    const char *name,
+                    const char *key,
+                    void *value,
+                    size_t value_len,
+                    sd_callback_fn *fn,
+                    void *opaque);
 
 /**
  * Tells how many bytes the value of an attribute has.
@@ -880,11 +1064,16 @@ int sd_vdi_attr_size(sd_t sd, const char *name, const char *key, size_t *size);
 int sd_vdi_delattr(sd_t sd, const char *name, const char *key);
 
 /**
+ * Deletes an attribute as sd_vdi_delattr(), without waiting, and tells as sd_vdi_aopen().
+ */
+int sd_vdi_adelattr(sd_t sd, const char *name, const char *key, sd_callback_fn *fn, void *opaque);
+
+/**
  * Makes what `vdi` holds now a snapshot called `tag`; `vdi` goes on as the working VDI. Waits for
  * writes under way in other threads. A non-NULL `snap_vdi` opens the snapshot.
  *
- * Where another client takes a snapshot at the same time, one of the two puts right what the server
- * makes of that; an extra snapshot without a tag may stay.
+ * Where another client takes a snapshot at the same time, one of the two puts right what the
+ * server makes of that; an extra snapshot without a tag may stay.
  *
  * A tag that is a number is better avoided: other tools take it for the id of a snapshot.
  *
@@ -892,6 +1081,18 @@ int sd_vdi_delattr(sd_t sd, const char *name, const char *key);
  * is empty or longer than 255 bytes), SD_RES_READONLY (`vdi` is a snapshot).
  */
 int sd_snapshot_create(sd_t sd, sd_vdi_t vdi, const char *tag, sd_vdi_t *snap_vdi);
+
+/**
+ * Takes a snapshot as sd_snapshot_create(), without waiting, and tells as sd_vdi_aopen(). Writes
+ * that are in flight when this is called may be in the snapshot or not; they end as they would
+ * have.
+ */
+int sd_snapshot_acreate(sd_t sd,
+                        sd_vdi_t vdi,
+                        const char *tag,
+                        sd_vdi_t *snap_vdi,
+                        sd_callback_fn *fn,
+                        void *opaque);
 
 /**
  * Opens a snapshot of the VDI `name` for reading: that with `tag` where it is neither NULL nor "",
@@ -902,6 +1103,17 @@ int sd_snapshot_create(sd_t sd, sd_vdi_t vdi, const char *tag, sd_vdi_t *snap_vd
 int sd_snapshot_open(sd_t sd, const char *name, const char *tag, int idx, sd_vdi_t *snap_vdi);
 
 /**
+ * Opens as sd_snapshot_open(), without waiting, and tells as sd_vdi_aopen().
+ */
+int sd_snapshot_aopen(sd_t sd,
+                      const char *name,
+                      const char *tag,
+                      int idx,
+                      sd_vdi_t *snap_vdi,
+                      sd_callback_fn *fn,
+                      void *opaque);
+
+/**
  * Makes the working VDI of the snapshot's name a copy of the snapshot `vdi`: what was written
  * since is gone. The servers do it in one step. Handles of this `sd` that are open on the working
  * VDI go on, on the new content.
@@ -910,6 +1122,11 @@ int sd_snapshot_open(sd_t sd, const char *name, const char *tag, int idx, sd_vdi
  * is open on the working VDI, which has another object size: it could not go on).
  */
 int sd_snapshot_rollback(sd_t sd, sd_vdi_t vdi);
+
+/**
+ * Rolls back as sd_snapshot_rollback(), without waiting, and tells as sd_vdi_aopen().
+ */
+int sd_snapshot_arollback(sd_t sd, sd_vdi_t vdi, sd_callback_fn *fn, void *opaque);
 
 /**
  * Reads from a snapshot: as sd_vdi_read().
@@ -924,6 +1141,16 @@ int sd_snapshot_read(sd_t sd, sd_vdi_t vdi, void *data, size_t size, off_t offse
  * Errors: SD_RES_NO_VDI, SD_RES_NO_TAG, SD_RES_VDI_LOCKED (a handle of this `sd` is open on it).
  */
 int sd_snapshot_delete(sd_t sd, const char *name, const char *tag, int idx);
+
+/**
+ * Deletes as sd_snapshot_delete(), without waiting, and tells as sd_vdi_aopen().
+ */
+int sd_snapshot_adelete(sd_t sd,
+                        const char *name,
+                        const char *tag,
+                        int idx,
+                        sd_callback_fn *fn,
+                        void *opaque);
 
 /**
  * Creates the VDI `dst_name` as a copy of a snapshot, whose objects it shares until it writes to
@@ -941,6 +1168,19 @@ int sd_vdi_clone(sd_t sd,
                  int idx,
                  int copies,
                  sd_vdi_t *dst_vdi);
+
+/**
+ * Clones as sd_vdi_clone(), without waiting, and tells as sd_vdi_aopen().
+ */
+int sd_vdi_aclone(sd_t sd,
+                  sd_vdi_t src_vdi,
+                  const char *dst_name,
+                  const char *tag,
+                  int idx,
+                  int copies,
+                  sd_vdi_t *dst_vdi,
+                  sd_callback_fn *fn,
+                  void *opaque);
 
 /**
  * Lists the names of the working VDIs, sorted, each once, as they are now.
@@ -1021,10 +1261,7 @@ int sd_vdi_awritev(sd_t sd,
  * Flushes as sd_vdi_flush(), and tells as sd_vdi_aread(): covers the writes whose callbacks have
  * been called, or whose calls have returned, before this call.
  */
-int sd_vdi_aflush(sd_t sd,
-                  sd_vdi_t vdi,
-                  sd_callback_fn *fn,
-                  void *opaque);
+int sd_vdi_aflush(sd_t sd, sd_vdi_t vdi, sd_callback_fn *fn, void *opaque);
 
 /**
  * Discards as sd_vdi_discard(), and tells as sd_vdi_aread().
@@ -1077,8 +1314,8 @@ int sd_get_buffer_usage(sd_t sd, size_t *used);
 
 /**
  * The file descriptor that is readable when there is work for sd_dispatch(); -1 where `sd` is not
- * valid. It stays the same until sd_close(), over reconnects too. To be watched for reading in any
- * event loop; nothing else may be done with it.
+ * valid. It stays the same until sd_close() returns, or calls the function of sd_aclose(), over
+ * reconnects too. To be watched for reading in any event loop; nothing else may be done with it.
  *
  * Level triggered, that is all. Edge triggered (EPOLLET), each edge asks for sd_dispatch() again and
  * again until poll() says that the descriptor is not readable: one call does a bounded part of the

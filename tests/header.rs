@@ -21,7 +21,7 @@ fn the_committed_header_is_the_generated_one() {
     let generated = String::from_utf8(generated).unwrap();
     // cbindgen has no function types, only pointers to functions.
     let generated = [
-        ("void (*fn)(sd_t sd, int result, void *opaque)", "sd_callback_fn *fn"),
+        ("sd_callback_fn fn", "sd_callback_fn *fn"),
         ("void (*fn)(int level, const char *message, void *opaque)", "sd_log_fn *fn"),
         ("int (*fn)(off_t offset, size_t len, int status, void *opaque)", "sd_extent_fn *fn"),
     ]

@@ -84,6 +84,25 @@ impl Cluster {
         Ok(())
     }
 
+    /// Begins to end everything, as [`Cluster::close`] does, without waiting. `end` makes that of
+    /// [`Cluster::end`]; what comes of it goes to `done`, and the completion that makes is
+    /// delivered after all others, by a dispatch.
+    pub fn spawn_end<F>(
+        &self,
+        end: impl FnOnce() -> F + Send + 'static,
+        done: impl FnOnce(Result<()>) -> Completion + Send + 'static,
+    ) where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.cancel_all();
+        self.tasks.agenda.end();
+        self.tasks.spawn_last(move || async move {
+            let result = catch_panic(pin!(end())).await;
+            done(result.unwrap_or(Err(Error::Internal("panic"))))
+        });
+        self.tasks.run_woken();
+    }
+
     /// The right to call a function of the program's, which a close waits for.
     pub fn calling(&self) -> Result<Hold<'_>> {
         self.tasks.agenda.call().ok_or(Error::Canceled)
@@ -112,12 +131,16 @@ impl Cluster {
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-            let [work, rung] = events.wait(&self.bell, left).map_err(|_| Error::NoMem("poll"))?;
+            let [work, rung] = {
+                let waiting = self.tasks.agenda.wait();
+                let ready = events.wait(&self.bell, left);
+                if waiting.is_over() {
+                    return Err(Error::Canceled);
+                }
+                ready.map_err(|_| Error::NoMem("poll"))?
+            };
             // Another thread may have taken it.
             let rung = rung && self.bell.take();
-            if work && lock(&self.core).closing {
-                return Err(Error::Canceled);
-            }
             if work {
                 self.dispatch();
             }

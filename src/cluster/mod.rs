@@ -232,6 +232,15 @@ impl Op {
     }
 }
 
+/// Who runs the end of a close: does not wait for itself.
+#[derive(Clone, Copy, Debug)]
+pub enum Closer {
+    /// A request, for a close that is told of by a callback.
+    Task,
+    /// The thread that is in the close.
+    Thread,
+}
+
 /// What to do about a server's result (5.14).
 #[derive(PartialEq, Eq, Debug)]
 enum Class {
@@ -417,22 +426,46 @@ impl Cluster {
     /// connections go; the last callbacks are called, and those of other threads waited for. An
     /// error where it is open whether something of ours may still happen.
     pub fn close(&self, last: impl AsyncFnOnce(&Op) -> Result<()>) -> Result<()> {
+        self.cancel_all();
+        self.tasks.agenda.close();
+        self.tasks.refuse();
+        let result = exec::block_on(self, self.end(Closer::Thread, last));
+        // Of requests that this close has cancelled, and of those that had ended before and were
+        // not told yet.
+        self.tasks.agenda.deliver_last();
+        result
+    }
+
+    /// Has everything end as cancelled that is under way.
+    fn cancel_all(&self) {
         let wakers = {
             let mut core = lock(&self.core);
             core.closing = true;
             core.all_wakers()
         };
         wakers.into_iter().for_each(Waker::wake);
-        self.tasks.agenda.close();
-        self.tasks.finish_all();
-        self.lead.wait_until_empty();
+    }
+
+    /// The rest of a close, once all is cancelled, up to the end of the connections.
+    pub async fn end(
+        &self,
+        closer: Closer,
+        last: impl AsyncFnOnce(&Op) -> Result<()>,
+    ) -> Result<()> {
+        let (tasks, threads) = match closer {
+            Closer::Task => (1, 0),
+            Closer::Thread => (0, 1),
+        };
+        self.tasks.ended(tasks).await;
+        self.lead.left(threads).await;
         // A cluster that does not answer any more must not hold up the end of the program.
         let deadline = Some(Instant::now() + self.options.close_timeout);
         let op = Op { deadline, closing: true, first: true, ..self.op() };
-        let result = self.run_op(op, async |op| {
-            let result = last(op).await;
-            self.settle_all(op).await.and(result)
+        let all = pin!(async {
+            let result = last(&op).await;
+            self.settle_all(&op).await.and(result)
         });
+        let result = self.within(&op, all).await;
         let wakers = {
             let mut core = lock(&self.core);
             core.closed = true;
@@ -443,9 +476,6 @@ impl Cluster {
             core.all_wakers()
         };
         wakers.into_iter().for_each(Waker::wake);
-        // Of requests that this close has cancelled, and of those that had ended before and were
-        // not told yet.
-        self.tasks.agenda.deliver_last();
         match result {
             // Something of ours may still happen, or a lock remains.
             Err(error @ Error::TimedOut(_)) => Err(error),
@@ -455,6 +485,11 @@ impl Cluster {
             }
             Ok(()) => Ok(()),
         }
+    }
+
+    /// Whoever waits for the descriptor finds that there is nothing to wait for any more.
+    pub fn end_waits(&self) {
+        self.tasks.agenda.close();
     }
 
     /// In the child of a fork, where this can be used for nothing else, and is never dropped: closes

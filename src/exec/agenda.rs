@@ -35,7 +35,14 @@ struct State {
     holders: usize,
     /// Callbacks under way.
     callbacks: usize,
-    /// Nothing is waited for any more: whoever waits is to find that out.
+    /// To be delivered after everything else, when no callback is under way.
+    last: Option<Completion>,
+    /// The end has begun: nobody begins to call functions of the program's but completions, and
+    /// whoever waits is to find that out.
+    ending: bool,
+    /// Threads that wait since before that.
+    waiting: usize,
+    /// Nothing is waited for any more.
     closing: bool,
     descriptor: Option<Arc<WakeFd>>,
     readable: bool,
@@ -46,11 +53,13 @@ impl State {
     /// other threads a turn, and making it unreadable would cost two system calls.
     fn judge(&mut self) {
         let Some(descriptor) = &self.descriptor else { return };
-        let work = self.unsent || !self.finished.is_empty();
-        let readable = self.closing || work && self.holders == 0;
+        let last = self.last.is_some() && self.callbacks == 0;
+        let work = self.unsent || !self.finished.is_empty() || last;
+        let over = self.closing || self.ending && self.waiting > 0;
+        let readable = over || work && self.holders == 0;
         if readable && !self.readable {
             descriptor.set();
-        } else if !work && !self.closing && self.readable {
+        } else if !work && !over && self.readable {
             descriptor.clear();
         } else {
             return;
@@ -83,6 +92,13 @@ impl Agenda {
         state.judge();
     }
 
+    /// For the completion that is delivered after all others.
+    pub fn finish_last(&self, completion: Completion) {
+        let mut state = lock(&self.state);
+        state.last = Some(completion);
+        state.judge();
+    }
+
     /// Whether something waits to be sent. Called under the lock of that, so that it stays true.
     pub fn set_unsent(&self, unsent: bool) {
         let mut state = lock(&self.state);
@@ -100,7 +116,7 @@ impl Agenda {
     /// it counts as a callback. None where the close has begun.
     pub fn call(&self) -> Option<Hold<'_>> {
         let mut state = lock(&self.state);
-        if state.closing {
+        if state.ending {
             return None;
         }
         let _ = CALLBACKS.try_with(|all| all.borrow_mut().push(self));
@@ -116,9 +132,26 @@ impl Agenda {
         CALLBACKS.try_with(own).unwrap_or(false)
     }
 
+    /// For a thread that waits for the descriptor, as long as what this gives is kept.
+    pub fn wait(&self) -> Waiting<'_> {
+        let mut state = lock(&self.state);
+        let counted = !state.ending;
+        state.waiting += usize::from(counted);
+        Waiting { agenda: self, counted, process: super::process() }
+    }
+
+    /// The end begins: threads that wait are to stop, and the descriptor is readable until they
+    /// have.
+    pub fn end(&self) {
+        let mut state = lock(&self.state);
+        state.ending = true;
+        state.judge();
+    }
+
     /// The descriptor stays readable from now on.
     pub fn close(&self) {
         let mut state = lock(&self.state);
+        state.ending = true;
         state.closing = true;
         state.judge();
     }
@@ -156,7 +189,10 @@ impl Hold<'_> {
     pub fn take_next(&mut self) -> Option<Completion> {
         let mut state = lock(&self.agenda.state);
         self.take_back(&mut state);
-        let completion = state.finished.pop_front()?;
+        let completion = match state.finished.pop_front() {
+            None if state.callbacks == 0 => state.last.take()?,
+            next => next?,
+        };
         self.calling = true;
         let _ = CALLBACKS.try_with(|all| all.borrow_mut().push(self.agenda));
         state.callbacks += 1;
@@ -186,6 +222,33 @@ impl Drop for Hold<'_> {
         let mut state = lock(&self.agenda.state);
         self.take_back(&mut state);
         state.holders -= 1;
+        state.judge();
+    }
+}
+
+/// A thread that waits for the descriptor.
+pub struct Waiting<'a> {
+    agenda: &'a Agenda,
+    /// Since before the end began.
+    counted: bool,
+    process: u32,
+}
+
+impl Waiting<'_> {
+    /// Whether it is to stop.
+    pub fn is_over(&self) -> bool {
+        let state = lock(&self.agenda.state);
+        state.closing || state.ending && self.counted
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.counted || self.process != super::process() {
+            return;
+        }
+        let mut state = lock(&self.agenda.state);
+        state.waiting -= 1;
         state.judge();
     }
 }
@@ -263,6 +326,44 @@ mod tests {
         told.agenda.close();
         drop(told.agenda.hold());
         assert!(told.readable());
+    }
+
+    #[test]
+    fn the_last_completion_waits_for_all_others_and_for_every_callback() {
+        let told = Told::new();
+        told.agenda.finish_last(Box::new(|| ()));
+        told.agenda.finish(Box::new(|| ()));
+        let (mut hold, mut nested) = (told.agenda.hold(), told.agenda.hold());
+        hold.take_next().unwrap()();
+        assert!(nested.take_next().is_none(), "a callback is under way");
+        drop(nested);
+        assert!(!told.readable(), "so it would be in vain to come");
+        drop(hold);
+        assert!(told.readable());
+        let call = told.agenda.call().unwrap();
+        assert!(told.agenda.hold().take_next().is_none());
+        drop(call);
+        let mut hold = told.agenda.hold();
+        hold.take_next().unwrap()();
+        assert!(hold.take_next().is_none());
+        drop(hold);
+        assert!(!told.readable());
+    }
+
+    #[test]
+    fn the_end_sends_away_who_waits_and_nobody_who_comes_later() {
+        let told = Told::new();
+        let before = told.agenda.wait();
+        assert!(!before.is_over() && !told.readable());
+        told.agenda.end();
+        let after = told.agenda.wait();
+        assert!(before.is_over() && !after.is_over() && told.readable());
+        assert!(told.agenda.call().is_none());
+        drop(before);
+        drop(told.agenda.hold());
+        assert!(!told.readable());
+        told.agenda.close();
+        assert!(after.is_over() && told.readable());
     }
 
     #[test]

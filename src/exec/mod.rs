@@ -68,8 +68,6 @@ const COURTESY: Duration = Duration::from_millis(10);
 #[derive(Default)]
 pub struct Lead {
     state: Mutex<LeadState>,
-    /// The last thread has left.
-    empty: Condvar,
 }
 
 #[derive(Default)]
@@ -78,6 +76,8 @@ struct LeadState {
     /// Threads inside `block_on`.
     users: usize,
     followers: VecDeque<Arc<Parker>>,
+    /// Who waits for threads to leave.
+    waiters: WaitList,
 }
 
 impl Lead {
@@ -131,26 +131,31 @@ impl Lead {
     /// A thread leaves `block_on`. It may have been nudged to lead and not need to any more, so
     /// the next one is nudged in its place.
     fn leave(&self, parker: &Arc<Parker>) {
-        let next = {
+        let (next, waiters) = {
             let mut state = lock(&self.state);
             state.users -= 1;
             state.followers.retain(|p| !Arc::ptr_eq(p, parker));
-            if state.users == 0 {
-                self.empty.notify_all();
-            }
-            if state.led { None } else { state.followers.pop_front() }
+            let next = if state.led { None } else { state.followers.pop_front() };
+            (next, state.waiters.take())
         };
         if let Some(parker) = next {
             parker.nudge();
         }
+        waiters.into_iter().for_each(Waker::wake);
     }
 
-    /// Waits until no thread is inside [`block_on`].
-    pub fn wait_until_empty(&self) {
-        let mut state = lock(&self.state);
-        while state.users > 0 {
-            state = self.empty.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+    /// Waits until no more than `own` threads are inside [`block_on`], which are those of whoever
+    /// waits.
+    pub async fn left(&self, own: usize) {
+        poll_fn(|cx| {
+            let mut state = lock(&self.state);
+            if state.users <= own {
+                return Poll::Ready(());
+            }
+            state.waiters.register(cx);
+            Poll::Pending
+        })
+        .await;
     }
 
     fn alone(&self) -> bool {

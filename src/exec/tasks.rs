@@ -6,21 +6,20 @@
 //! other. So a blocking call made inside a callback can wait for what asynchronous requests hold.
 
 use std::collections::VecDeque;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::task::{Poll, Waker};
 
 use async_task::Runnable;
 
 use super::agenda::{Agenda, Completion, Hold};
-use super::lock;
-use crate::sync::{Condvar, Mutex};
+use super::{WaitList, lock};
+use crate::sync::Mutex;
 
 #[derive(Default)]
 pub struct Tasks {
     running: Mutex<Running>,
-    /// Something of `running` changed that [`Tasks::finish_all`] waits for.
-    changed: Condvar,
     /// What they have ended in, until it is delivered.
     pub agenda: Agenda,
 }
@@ -31,10 +30,10 @@ struct Running {
     woken: VecDeque<Runnable>,
     /// Futures that have not ended.
     live: usize,
-    /// Threads in [`Tasks::finish_all`].
-    finishing: usize,
     /// Nothing is started any more.
     closed: bool,
+    /// Who waits for their end.
+    waiters: WaitList,
 }
 
 impl Tasks {
@@ -52,25 +51,50 @@ impl Tasks {
             running.live += 1;
         }
         let tasks = self.clone();
-        let whole = async move {
-            let _ended = Ended(&tasks);
+        self.start(async move {
             if let Some(completion) = future().await {
                 tasks.agenda.finish(completion);
             }
+        });
+        true
+    }
+
+    /// Starts the last request of all: has nothing started any more, and its completion is
+    /// delivered once nothing else is left to be told.
+    pub fn spawn_last<F>(self: &Arc<Self>, future: impl FnOnce() -> F + Send + 'static)
+    where
+        F: Future<Output = Completion> + Send + 'static,
+    {
+        {
+            let mut running = lock(&self.running);
+            running.closed = true;
+            running.live += 1;
+        }
+        let tasks = self.clone();
+        self.start(async move { tasks.agenda.finish_last(future().await) });
+    }
+
+    /// Polls a future that has been counted.
+    fn start(self: &Arc<Self>, future: impl Future<Output = ()> + Send + 'static) {
+        let tasks = self.clone();
+        let whole = async move {
+            let _ended = Ended(&tasks);
+            future.await;
         };
         let tasks = self.clone();
         let (runnable, task) = async_task::spawn(whole, move |runnable| tasks.woke(runnable));
         task.detach();
         runnable.run();
-        true
     }
 
     fn woke(&self, runnable: Runnable) {
-        let mut running = lock(&self.running);
-        running.woken.push_back(runnable);
-        if running.finishing > 0 {
-            self.changed.notify_all();
-        }
+        let waiters = {
+            let mut running = lock(&self.running);
+            running.woken.push_back(runnable);
+            // Whoever wakes a future need not be one who polls it.
+            running.waiters.take()
+        };
+        waiters.into_iter().for_each(Waker::wake);
     }
 
     /// Whether there are any.
@@ -99,26 +123,22 @@ impl Tasks {
         delivered
     }
 
-    /// Has nothing started any more, and waits for the end of all futures, which are all about to
-    /// end: polls those that are woken,
-    /// and waits for those that other threads are polling.
-    pub fn finish_all(&self) {
-        let mut running = lock(&self.running);
-        running.closed = true;
-        running.finishing += 1;
-        while running.live > 0 {
-            match running.woken.pop_front() {
-                Some(runnable) => {
-                    drop(running);
-                    runnable.run();
-                    running = lock(&self.running);
-                }
-                None => {
-                    running = self.changed.wait(running).unwrap_or_else(PoisonError::into_inner);
-                }
+    /// Has nothing started any more.
+    pub fn refuse(&self) {
+        lock(&self.running).closed = true;
+    }
+
+    /// Waits until no more than `own` futures are left, which are those of whoever waits.
+    pub async fn ended(&self, own: usize) {
+        poll_fn(|cx| {
+            let mut running = lock(&self.running);
+            if running.live <= own {
+                return Poll::Ready(());
             }
-        }
-        running.finishing -= 1;
+            running.waiters.register(cx);
+            Poll::Pending
+        })
+        .await;
     }
 }
 
@@ -127,11 +147,12 @@ struct Ended<'a>(&'a Tasks);
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
-        let mut running = lock(&self.0.running);
-        running.live -= 1;
-        if running.finishing > 0 {
-            self.0.changed.notify_all();
-        }
+        let waiters = {
+            let mut running = lock(&self.0.running);
+            running.live -= 1;
+            running.waiters.take()
+        };
+        waiters.into_iter().for_each(Waker::wake);
     }
 }
 

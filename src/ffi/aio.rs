@@ -1,109 +1,17 @@
 //! Asynchronous requests.
 
 use std::ffi::{c_int, c_void};
-use std::future::Future;
-use std::pin::pin;
 
 use libc::iovec;
 
 use super::cluster::sd_t;
-use super::entry::{self, VdiHandle, enter};
-use super::vdi::{SD_WRITE_FUA, off_t, sd_vdi_t};
-use super::{last, program};
-use crate::cluster::Op;
-use crate::error::{Error, Result};
-use crate::exec::{Completion, Share};
+use super::entry::{self, enter};
+use super::form::{Form, sd_callback_fn};
+use super::vdi::{self, SD_WRITE_FUA, SD_WRITE_KEEP, flush, off_t, read, sd_vdi_t, write, zero};
 use crate::net::{RecvBuf, SendBuf};
 
 /// For asynchronous writes: the library borrows the data until the callback instead of copying it.
 pub const SD_WRITE_NOCOPY: c_int = 2;
-
-type Callback = unsafe extern "C-unwind" fn(sd: sd_t, result: c_int, opaque: *mut c_void);
-
-/// What the program wants to be told, and how.
-struct Notice {
-    sd: sd_t,
-    vdi: sd_vdi_t,
-    callback: Callback,
-    opaque: *mut c_void,
-}
-
-// SAFETY: the program's function and pointer, to be used in the thread that dispatches; the handle
-// is a number.
-unsafe impl Send for Notice {}
-
-impl Notice {
-    fn new(
-        sd: sd_t,
-        vdi: sd_vdi_t,
-        callback: Option<Callback>,
-        opaque: *mut c_void,
-    ) -> Result<Notice> {
-        let callback = callback.ok_or(Error::Invalid("a pointer is NULL"))?;
-        Ok(Notice { sd, vdi, callback, opaque })
-    }
-
-    fn give(self, result: Result<()>) {
-        let result = last::of_request(self.sd as usize, self.vdi as usize, result);
-        // SAFETY: the program's function, called as the header says.
-        program::call(|| unsafe { (self.callback)(self.sd, result, self.opaque) });
-    }
-}
-
-/// What a request with `data` bytes of memory takes of the limit.
-fn share(handle: &VdiHandle, data: usize) -> Result<Share> {
-    handle.client.cluster.budget.take(data).ok_or(Error::NoMem("the buffer limit"))
-}
-
-/// Starts `work`.
-fn submit<F>(
-    handle: VdiHandle,
-    share: Share,
-    notice: Notice,
-    work: impl FnOnce(VdiHandle, Op) -> F + Send + 'static,
-) -> Result<()>
-where
-    F: Future<Output = Result<()>> + Send + 'static,
-{
-    let client = handle.client.clone();
-    client.cluster.spawn(
-        move |op| work(handle, op),
-        move |result| {
-            let completion: Completion = Box::new(move || {
-                // First, so that the callback can submit the next one.
-                drop(share);
-                notice.give(result);
-            });
-            Some(completion)
-        },
-    )
-}
-
-fn read(handle: VdiHandle, buf: RecvBuf, offset: u64, notice: Notice) -> Result<()> {
-    let share = share(&handle, buf.len())?;
-    submit(handle, share, notice, move |handle, op| async move {
-        let cluster = &handle.client.cluster;
-        cluster.bounded(&op, pin!(handle.vdi.read(cluster, &op, buf, offset))).await
-    })
-}
-
-fn write(handle: VdiHandle, buf: SendBuf, offset: u64, flag: c_int, notice: Notice) -> Result<()> {
-    if flag & !(SD_WRITE_FUA | SD_WRITE_NOCOPY) != 0 {
-        return Err(Error::Invalid("unknown flag"));
-    }
-    // Before the copy is made, so that there is never more of them than the limit allows.
-    let share = share(&handle, buf.len())?;
-    let buf = if flag & SD_WRITE_NOCOPY != 0 { buf } else { buf.to_owned()? };
-    submit(handle, share, notice, move |handle, op| async move {
-        let cluster = &handle.client.cluster;
-        let work = pin!(async {
-            handle.vdi.write(cluster, &op, buf, offset).await?;
-            let fua = flag & SD_WRITE_FUA != 0;
-            if fua { handle.vdi.flush(cluster, &op).await } else { Ok(()) }
-        });
-        cluster.bounded(&op, work).await
-    })
-}
 
 /// Reads as sd_vdi_read(), without waiting: `fn` is called with `sd`, the result and `opaque` once
 /// the read has ended, from sd_dispatch() or the attached event loop, never from inside this call.
@@ -119,17 +27,17 @@ pub unsafe extern "C" fn sd_vdi_aread(
     data: *mut c_void,
     size: usize,
     offset: off_t,
-    r#fn: Option<unsafe extern "C-unwind" fn(sd: sd_t, result: c_int, opaque: *mut c_void)>,
+    r#fn: sd_callback_fn,
     opaque: *mut c_void,
 ) -> c_int {
     enter(|| {
-        let handle = entry::vdi(sd, vdi)?;
+        let handle = entry::readable(sd, vdi)?;
         entry::check_writable(data, size)?;
-        let (offset, notice) = (entry::offset(offset)?, Notice::new(sd, vdi, r#fn, opaque)?);
+        let (offset, form) = (entry::offset(offset)?, Form::asynchronous(sd, r#fn, opaque)?);
         // SAFETY: the caller lends the buffer until the callback, and the future that holds the
         // loan has ended before that.
         let buf = unsafe { RecvBuf::from_raw(data.cast(), size) };
-        read(handle, buf, offset, notice)
+        read(handle, buf, offset, form)
     })
 }
 
@@ -143,16 +51,16 @@ pub unsafe extern "C" fn sd_vdi_awrite(
     size: usize,
     offset: off_t,
     flag: c_int,
-    r#fn: Option<unsafe extern "C-unwind" fn(sd: sd_t, result: c_int, opaque: *mut c_void)>,
+    r#fn: sd_callback_fn,
     opaque: *mut c_void,
 ) -> c_int {
     enter(|| {
         let handle = entry::vdi(sd, vdi)?;
         entry::check_readable(data, size)?;
-        let (offset, notice) = (entry::offset(offset)?, Notice::new(sd, vdi, r#fn, opaque)?);
+        let (offset, form) = (entry::offset(offset)?, Form::asynchronous(sd, r#fn, opaque)?);
         // SAFETY: the caller lends the buffer until the callback, or until it is copied below.
         let buf = unsafe { SendBuf::from_raw(data.cast(), size) };
-        write(handle, buf, offset, flag, notice)
+        write(handle, buf, offset, flag, form)
     })
 }
 
@@ -165,17 +73,17 @@ pub unsafe extern "C" fn sd_vdi_areadv(
     iov: *const iovec,
     iovcnt: c_int,
     offset: off_t,
-    r#fn: Option<unsafe extern "C-unwind" fn(sd: sd_t, result: c_int, opaque: *mut c_void)>,
+    r#fn: sd_callback_fn,
     opaque: *mut c_void,
 ) -> c_int {
     enter(|| {
-        let handle = entry::vdi(sd, vdi)?;
-        let (offset, notice) = (entry::offset(offset)?, Notice::new(sd, vdi, r#fn, opaque)?);
+        let handle = entry::readable(sd, vdi)?;
+        let (offset, form) = (entry::offset(offset)?, Form::asynchronous(sd, r#fn, opaque)?);
         // SAFETY: the caller passes buffers as the header says, and lends them until the callback.
         let buf = unsafe {
             RecvBuf::from_raw_vectored(entry::iovecs(iov, iovcnt, entry::check_writable)?)?
         };
-        read(handle, buf, offset, notice)
+        read(handle, buf, offset, form)
     })
 }
 
@@ -188,18 +96,18 @@ pub unsafe extern "C" fn sd_vdi_awritev(
     iovcnt: c_int,
     offset: off_t,
     flag: c_int,
-    r#fn: Option<unsafe extern "C-unwind" fn(sd: sd_t, result: c_int, opaque: *mut c_void)>,
+    r#fn: sd_callback_fn,
     opaque: *mut c_void,
 ) -> c_int {
     enter(|| {
         let handle = entry::vdi(sd, vdi)?;
-        let (offset, notice) = (entry::offset(offset)?, Notice::new(sd, vdi, r#fn, opaque)?);
+        let (offset, form) = (entry::offset(offset)?, Form::asynchronous(sd, r#fn, opaque)?);
         // SAFETY: the caller lends the buffers until the callback, or until they are copied below.
         let buf = unsafe {
             let buffers = entry::iovecs(iov, iovcnt, entry::check_readable)?;
             SendBuf::from_raw_vectored(buffers.map(|(base, len)| (base.cast_const(), len)))?
         };
-        write(handle, buf, offset, flag, notice)
+        write(handle, buf, offset, flag, form)
     })
 }
 
@@ -209,17 +117,12 @@ pub unsafe extern "C" fn sd_vdi_awritev(
 pub unsafe extern "C" fn sd_vdi_aflush(
     sd: sd_t,
     vdi: sd_vdi_t,
-    r#fn: Option<unsafe extern "C-unwind" fn(sd: sd_t, result: c_int, opaque: *mut c_void)>,
+    r#fn: sd_callback_fn,
     opaque: *mut c_void,
 ) -> c_int {
     enter(|| {
         let handle = entry::vdi(sd, vdi)?;
-        let notice = Notice::new(sd, vdi, r#fn, opaque)?;
-        let share = share(&handle, 0)?;
-        submit(handle, share, notice, move |handle, op| async move {
-            let cluster = &handle.client.cluster;
-            cluster.bounded(&op, pin!(handle.vdi.flush(cluster, &op))).await
-        })
+        flush(handle, Form::asynchronous(sd, r#fn, opaque)?)
     })
 }
 
@@ -230,25 +133,13 @@ pub unsafe extern "C" fn sd_vdi_adiscard(
     vdi: sd_vdi_t,
     offset: off_t,
     len: usize,
-    r#fn: Option<unsafe extern "C-unwind" fn(sd: sd_t, result: c_int, opaque: *mut c_void)>,
+    r#fn: sd_callback_fn,
     opaque: *mut c_void,
 ) -> c_int {
     enter(|| {
         let handle = entry::vdi(sd, vdi)?;
-        let (offset, notice) = (entry::offset(offset)?, Notice::new(sd, vdi, r#fn, opaque)?);
-        discard(handle, offset, len, false, notice)
-    })
-}
-
-fn discard(handle: VdiHandle, offset: u64, len: usize, fua: bool, notice: Notice) -> Result<()> {
-    let share = share(&handle, 0)?;
-    submit(handle, share, notice, move |handle, op| async move {
-        let cluster = &handle.client.cluster;
-        let work = pin!(async {
-            handle.vdi.discard(cluster, &op, offset, len as u64).await?;
-            if fua { handle.vdi.flush(cluster, &op).await } else { Ok(()) }
-        });
-        cluster.bounded(&op, work).await
+        let (offset, form) = (entry::offset(offset)?, Form::asynchronous(sd, r#fn, opaque)?);
+        zero(handle, offset, len, 0, form)
     })
 }
 
@@ -260,16 +151,14 @@ pub unsafe extern "C" fn sd_vdi_awrite_zeroes(
     offset: off_t,
     len: usize,
     flag: c_int,
-    r#fn: Option<unsafe extern "C-unwind" fn(sd: sd_t, result: c_int, opaque: *mut c_void)>,
+    r#fn: sd_callback_fn,
     opaque: *mut c_void,
 ) -> c_int {
     enter(|| {
         let handle = entry::vdi(sd, vdi)?;
-        let (offset, notice) = (entry::offset(offset)?, Notice::new(sd, vdi, r#fn, opaque)?);
-        if flag & !(SD_WRITE_FUA | SD_WRITE_NOCOPY) != 0 {
-            return Err(Error::Invalid("unknown flag"));
-        }
-        discard(handle, offset, len, flag & SD_WRITE_FUA != 0, notice)
+        let (offset, form) = (entry::offset(offset)?, Form::asynchronous(sd, r#fn, opaque)?);
+        vdi::check_flag(flag, SD_WRITE_FUA | SD_WRITE_NOCOPY | SD_WRITE_KEEP)?;
+        zero(handle, offset, len, flag, form)
     })
 }
 
@@ -281,7 +170,7 @@ pub unsafe extern "C" fn sd_snapshot_aread(
     data: *mut c_void,
     size: usize,
     offset: off_t,
-    r#fn: Option<unsafe extern "C-unwind" fn(sd: sd_t, result: c_int, opaque: *mut c_void)>,
+    r#fn: sd_callback_fn,
     opaque: *mut c_void,
 ) -> c_int {
     // SAFETY: the caller passes pointers as the header says.

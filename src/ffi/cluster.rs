@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::entry::{self, Out, Owned, enter};
+use super::form::{self, Notice, sd_callback_fn};
 use super::{fork, last};
 use crate::cluster::address::{self, Gateway};
-use crate::cluster::{Cluster, Options};
+use crate::cluster::{Closer, Cluster, Op, Options};
 use crate::error::{Error, Result};
+use crate::exec::Completion;
 use crate::loops;
 use crate::vdi::Client;
 
@@ -231,6 +233,62 @@ pub unsafe extern "C" fn sd_close(sd: *mut sd_t) -> c_int {
     })
 }
 
+/// Closes a connection as sd_close(), without waiting, inside a callback or outside. `*sd` is NULL
+/// when this returns 0, and its VDIs are closed; what is in flight ends with SD_RES_CANCELED. `fn`
+/// is the last callback of `sd`: it is called, with what `sd` was, the result of sd_close() and
+/// `opaque`, once all others have returned, from sd_dispatch() or the attached event loop. So no
+/// callback may wait for it. The event loop has let go of `sd` by then, and after `fn` nothing of
+/// `sd` is left.
+///
+/// Until `fn` is called the connection still needs somebody to dispatch. An attached event loop
+/// goes on with that. For everybody else a copy of the handle, made before, remains good for
+/// sd_get_fd(), sd_dispatch() and sd_wait(), and for nothing else. Calls of other threads that wait
+/// already, sd_wait() included, end with SD_RES_CANCELED. `fn` is also where a program that watches
+/// the descriptor has to stop: it is closed after that.
+///
+/// Where this returns anything but 0, `*sd` is as it was, and `fn` will not be called:
+/// SD_RES_INVALID_PARMS, SD_RES_NO_MEM (the request would pass sd_set_buffer_limit()).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_aclose(
+    sd: *mut sd_t,
+    r#fn: sd_callback_fn,
+    opaque: *mut c_void,
+) -> c_int {
+    enter(|| {
+        // SAFETY: the caller passes a pointer to a handle, as the header says.
+        let (out, handle) = unsafe { (Out::new(sd)?, sd.read()) };
+        let notice = Notice::new(handle, r#fn, opaque)?;
+        let client = entry::client(handle)?;
+        let share = form::share(&client, 0)?;
+        // All that can fail comes before the handle goes.
+        client.cluster.events_fd()?;
+        entry::begin_close(handle)?;
+        out.set(std::ptr::null_mut());
+        let (closed, about) = (client.clone(), last::keep());
+        let completion = move |result: Result<()>| -> Completion {
+            Box::new(move || {
+                loops::detach(notice.sd() as usize);
+                entry::forget_client(notice.sd());
+                entry::remove_vdis(&closed);
+                closed.cluster.end_waits();
+                drop(share);
+                notice.give(about, result);
+            })
+        };
+        client.cluster.spawn_end(
+            {
+                let client = client.clone();
+                move || async move {
+                    let last = async |op: &Op| client.close_all(op).await;
+                    client.cluster.end(Closer::Task, last).await
+                }
+            },
+            completion,
+        );
+        Ok(())
+    })
+}
+
 /// Bounds the time that each later call on `sd` may take, with all its requests and over
 /// reconnects, in milliseconds; a call that takes longer returns SD_RES_TIMEDOUT. 0 waits for
 /// ever. The default is 30000: a cluster that recovers from the loss of a node can take that long.
@@ -240,8 +298,8 @@ pub unsafe extern "C" fn sd_close(sd: *mut sd_t) -> c_int {
 /// sd_snapshot_rollback(), sd_snapshot_delete(), and creating a VDI with all its objects.
 ///
 /// A call that timed out may have been carried out, or not, or in part, and the servers may still
-/// be at it. Until that is known whatever touches the same waits, and times out in its turn, so that
-/// nothing older undoes what a later call was told of; everything else goes on.
+/// be at it. Until that is known whatever touches the same waits, and times out in its turn, so
+/// that nothing older undoes what a later call was told of; everything else goes on.
 #[unsafe(no_mangle)]
 pub extern "C" fn sd_set_timeout(sd: sd_t, ms: c_uint) -> c_int {
     enter(|| {

@@ -11,6 +11,7 @@ use super::cluster::sd_t;
 use super::program::{self, Forked};
 use super::vdi::{off_t, sd_inode, sd_vdi_t};
 use super::{fork, last, wake};
+use crate::cluster::Op;
 use crate::error::{Error, Result};
 use crate::net::{self, Access};
 use crate::vdi::{Client, Name, Vdi, Which};
@@ -35,7 +36,23 @@ pub struct VdiHandle {
     pub vdi: Arc<Vdi>,
 }
 
-static CLIENTS: Table<Arc<Client>> = Table::new(Kind::Client);
+impl VdiHandle {
+    /// The same, to read from.
+    pub fn for_reading(self) -> VdiHandle {
+        let vdi = self.client.to_read(self.vdi);
+        VdiHandle { client: self.client, vdi }
+    }
+}
+
+/// A connection, as a C program holds it.
+#[derive(Clone)]
+struct Connection {
+    client: Arc<Client>,
+    /// It is being closed, and is good for nothing but for what that needs.
+    closing: bool,
+}
+
+static CLIENTS: Table<Connection> = Table::new(Kind::Client);
 static VDIS: Table<VdiHandle> = Table::new(Kind::Vdi);
 
 const BAD_SD: Error = Error::Invalid("not an open sd_t");
@@ -44,7 +61,7 @@ const NULL: Error = Error::Invalid("a pointer is NULL");
 
 pub fn new_client(client: Arc<Client>) -> Result<sd_t> {
     let bell = client.cluster.bell();
-    let handle = CLIENTS.insert(client)?;
+    let handle = CLIENTS.insert(Connection { client, closing: false })?;
     if let Err(error) = wake::hang(handle, bell) {
         CLIENTS.remove(handle);
         return Err(error);
@@ -54,16 +71,44 @@ pub fn new_client(client: Arc<Client>) -> Result<sd_t> {
 
 pub fn client(sd: sd_t) -> Result<Arc<Client>> {
     last::about_sd(sd as usize);
-    CLIENTS.get(sd as usize).ok_or(BAD_SD)
+    let open = CLIENTS.get(sd as usize).filter(|connection| !connection.closing);
+    Ok(open.ok_or(BAD_SD)?.client)
 }
 
-/// Takes a client out of the table, and with it the handles of its VDIs.
+/// A client to do the work of: also of one that is being closed.
+pub fn client_at_work(sd: sd_t) -> Result<Arc<Client>> {
+    last::about_sd(sd as usize);
+    Ok(CLIENTS.get(sd as usize).ok_or(BAD_SD)?.client)
+}
+
+/// From now on a client is being closed, and the handles of its VDIs are gone.
+pub fn begin_close(sd: sd_t) -> Result<Arc<Client>> {
+    let begin = |connection: &mut Connection| {
+        let begins = !std::mem::replace(&mut connection.closing, true);
+        begins.then(|| connection.client.clone())
+    };
+    let client = CLIENTS.change(sd as usize, begin).ok_or(BAD_SD)?;
+    remove_vdis(&client);
+    Ok(client)
+}
+
+/// Takes a client out of the table that nobody is closing, and with it the handles of its VDIs.
 pub fn remove_client(sd: sd_t) -> Result<Owned<Arc<Client>>> {
-    let client = CLIENTS.remove(sd as usize).ok_or(BAD_SD)?;
+    let open = CLIENTS.remove_if(sd as usize, |connection| !connection.closing);
+    let client = match open.ok_or(BAD_SD)? {
+        Owned::Here(connection) => Owned::Here(connection.client),
+        Owned::ByParent(connection) => Owned::ByParent(connection.client),
+    };
     wake::take_down(sd as usize);
     let (Owned::Here(the) | Owned::ByParent(the)) = &client;
     remove_vdis(the);
     Ok(client)
+}
+
+/// Takes a client out of the table whose close has come to its end.
+pub fn forget_client(sd: sd_t) {
+    CLIENTS.remove(sd as usize);
+    wake::take_down(sd as usize);
 }
 
 /// Takes the handles of a client's VDIs out of the table.
@@ -71,19 +116,37 @@ pub fn remove_vdis(client: &Arc<Client>) {
     VDIS.remove_all(|handle| Arc::ptr_eq(&handle.client, client));
 }
 
+/// A handle that is to be given to the program.
+#[repr(transparent)]
+pub struct Handle(pub sd_vdi_t);
+
+// SAFETY: a handle is a number, never followed as a pointer.
+unsafe impl Send for Handle {}
+
 /// A handle of a VDI that was opened. Where there can be none, the VDI is closed again.
-pub fn new_vdi(client: &Arc<Client>, vdi: Arc<Vdi>) -> Result<sd_vdi_t> {
-    let inserted = VDIS.insert(VdiHandle { client: client.clone(), vdi: vdi.clone() });
-    if inserted.is_err() {
-        let _ = client.cluster.run(async |op| client.close(op, vdi).await);
-    }
-    let handle = inserted?;
+pub async fn new_vdi(client: &Arc<Client>, op: &Op, vdi: Arc<Vdi>) -> Result<Handle> {
+    let handle = match VDIS.insert(VdiHandle { client: client.clone(), vdi: vdi.clone() }) {
+        Ok(handle) => handle,
+        Err(error) => {
+            let _ = client.close(op, vdi).await;
+            return Err(error);
+        }
+    };
     // A close that has looked at the table before sees to the VDI, and looks at the table again.
     if client.cluster.is_closing() {
         VDIS.remove(handle);
         return Err(Error::Canceled);
     }
-    Ok(handle as *mut sd_inode)
+    Ok(Handle(handle as *mut sd_inode))
+}
+
+/// Gives the program a handle where it wants one, unless `sd` was closed since.
+pub fn give(handle: Option<Handle>, out: Option<Out<sd_vdi_t>>) -> Result<()> {
+    if let (Some(Handle(handle)), Some(out)) = (handle, out) {
+        VDIS.get(handle as usize).ok_or(Error::Canceled)?;
+        out.set(handle);
+    }
+    Ok(())
 }
 
 /// A VDI handle that belongs to `sd`.
@@ -94,10 +157,19 @@ pub fn vdi(sd: sd_t, vdi: sd_vdi_t) -> Result<VdiHandle> {
     if Arc::ptr_eq(&handle.client, &client) { Ok(handle) } else { Err(BAD_VDI) }
 }
 
-/// A VDI handle of any `sd_t`.
-pub fn any_vdi(vdi: sd_vdi_t) -> Result<VdiHandle> {
+/// As [`vdi`], to read from.
+pub fn readable(sd: sd_t, vdi: sd_vdi_t) -> Result<VdiHandle> {
+    self::vdi(sd, vdi).map(VdiHandle::for_reading)
+}
+
+/// A VDI handle of any `sd_t`, and which that is.
+pub fn any_vdi(vdi: sd_vdi_t) -> Result<(VdiHandle, sd_t)> {
     last::about_vdi(vdi as usize);
-    VDIS.get(vdi as usize).ok_or(BAD_VDI)
+    let handle = VDIS.get(vdi as usize).ok_or(BAD_VDI)?;
+    let sd = CLIENTS
+        .find(|connection| Arc::ptr_eq(&connection.client, &handle.client))
+        .ok_or(BAD_VDI)?;
+    Ok((handle, sd as sd_t))
 }
 
 /// For the words of an error: the name of a handle's VDI.
@@ -108,7 +180,7 @@ pub fn name_of(vdi: usize) -> Option<String> {
 
 /// For the words of an error: the client of an `sd_t`.
 pub fn client_of(sd: usize) -> Option<Arc<Client>> {
-    CLIENTS.get(sd)
+    CLIENTS.get(sd).map(|connection| connection.client)
 }
 
 /// For the words of an error: the client of a VDI handle.
@@ -172,9 +244,12 @@ pub unsafe fn which(tag: *const c_char, idx: c_int) -> Result<Option<Which>> {
 /// Where a result goes, once there is one.
 pub struct Out<T>(*mut T);
 
+// SAFETY: the program lends the place until it is told of the result, and one thread writes to it.
+unsafe impl<T> Send for Out<T> {}
+
 impl<T> Out<T> {
     /// # Safety
-    /// `to` is NULL or may be written to for the call.
+    /// `to` is NULL or may be written to for the call, or until its callback.
     pub unsafe fn new(to: *mut T) -> Result<Out<T>> {
         // SAFETY: as the caller promises.
         unsafe { Out::optional(to) }.ok_or(NULL)
@@ -281,7 +356,7 @@ pub unsafe fn iovecs<'a>(
 
 /// The tables of handles, for the time of a fork.
 pub struct Held {
-    _clients: RwLockWriteGuard<'static, Slots<Arc<Client>>>,
+    _clients: RwLockWriteGuard<'static, Slots<Connection>>,
     _vdis: RwLockWriteGuard<'static, Slots<VdiHandle>>,
 }
 
@@ -352,7 +427,7 @@ impl<T: Clone> Table<T> {
         slot.generation = slot.generation.max(1);
         slot.process = fork::process();
         slot.value = Some(value);
-        Ok(slot.generation << (INDEX_BITS + KIND_BITS) | index << KIND_BITS | self.kind as usize)
+        Ok(self.number(index, slot.generation))
     }
 
     /// The slot that a handle names, if it is one of this table's.
@@ -370,19 +445,45 @@ impl<T: Clone> Table<T> {
         if is_it { slot.value.clone() } else { None }
     }
 
+    /// The handle of a value.
+    fn find(&self, is_it: impl Fn(&T) -> bool) -> Option<usize> {
+        let table = self.slots.read().unwrap_or_else(PoisonError::into_inner);
+        let is_it = |slot: &Slot<T>| slot.value.as_ref().is_some_and(&is_it);
+        let index = table.slots.iter().position(is_it)?;
+        Some(self.number(index, table.slots[index].generation))
+    }
+
+    fn number(&self, index: usize, generation: usize) -> usize {
+        generation << (INDEX_BITS + KIND_BITS) | index << KIND_BITS | self.kind as usize
+    }
+
     fn write(&self) -> RwLockWriteGuard<'_, Slots<T>> {
         self.slots.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What `change` makes of a value of this process.
+    fn change<R>(&self, handle: usize, change: impl FnOnce(&mut T) -> Option<R>) -> Option<R> {
+        let (index, generation) = self.locate(handle)?;
+        let mut table = self.write();
+        let slot = table.slots.get_mut(index)?;
+        let is_it = slot.generation == generation && slot.process == fork::process();
+        if is_it { slot.value.as_mut().and_then(change) } else { None }
+    }
+
     fn remove(&self, handle: usize) -> Option<Owned<T>> {
+        self.remove_if(handle, |_| true)
+    }
+
+    /// `condition`: of a value of this process.
+    fn remove_if(&self, handle: usize, condition: impl FnOnce(&T) -> bool) -> Option<Owned<T>> {
         let (index, generation) = self.locate(handle)?;
         let mut table = self.write();
         let slot = table.slots.get_mut(index)?;
         if slot.generation != generation {
             return None;
         }
-        let value = slot.value.take()?;
         let here = slot.process == fork::process();
+        let value = slot.value.take_if(|value| !here || condition(value))?;
         table.free.push(index);
         Some(if here { Owned::Here(value) } else { Owned::ByParent(value) })
     }

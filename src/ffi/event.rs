@@ -10,8 +10,8 @@ use crate::error::Error;
 use crate::loops;
 
 /// The file descriptor that is readable when there is work for sd_dispatch(); -1 where `sd` is not
-/// valid. It stays the same until sd_close(), over reconnects too. To be watched for reading in any
-/// event loop; nothing else may be done with it.
+/// valid. It stays the same until sd_close() returns, or calls the function of sd_aclose(), over
+/// reconnects too. To be watched for reading in any event loop; nothing else may be done with it.
 ///
 /// Level triggered, that is all. Edge triggered (EPOLLET), each edge asks for sd_dispatch() again and
 /// again until poll() says that the descriptor is not readable: one call does a bounded part of the
@@ -20,7 +20,7 @@ use crate::loops;
 pub extern "C" fn sd_get_fd(sd: sd_t) -> c_int {
     let mut fd = -1;
     enter(|| {
-        fd = entry::client(sd)?.cluster.events_fd()?;
+        fd = entry::client_at_work(sd)?.cluster.events_fd()?;
         Ok(())
     });
     fd
@@ -31,7 +31,7 @@ pub extern "C" fn sd_get_fd(sd: sd_t) -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn sd_dispatch(sd: sd_t) -> c_int {
     enter(|| {
-        entry::client(sd)?.cluster.dispatch();
+        entry::client_at_work(sd)?.cluster.dispatch();
         Ok(())
     })
 }
@@ -43,7 +43,7 @@ pub extern "C" fn sd_dispatch(sd: sd_t) -> c_int {
 pub extern "C" fn sd_wait(sd: sd_t, timeout_ms: c_int) -> c_int {
     enter(|| {
         let timeout = u64::try_from(timeout_ms).ok().map(Duration::from_millis);
-        match entry::client(sd)?.cluster.wait(timeout)? {
+        match entry::client_at_work(sd)?.cluster.wait(timeout)? {
             true => Ok(()),
             false => Err(Error::TimedOut(None)),
         }

@@ -131,11 +131,29 @@ pub fn end(outer: Subject, result: Result<()>) -> c_int {
     code
 }
 
-/// The callback of a request on a VDI's handle is about to run: the request's code.
-pub fn of_request(sd: usize, vdi: usize, result: Result<()>) -> c_int {
+/// What a request is about, for when it has ended and the call that made it is over.
+pub struct Kept {
+    sd: usize,
+    vdi: usize,
+    /// Where there are names.
+    about: Option<String>,
+}
+
+/// What the call is about that this thread is in. Takes memory only where that has names.
+pub fn keep() -> Kept {
+    let subject = SUBJECT.with(Cells::get);
+    let Subject { sd, vdi, address, name, tag, snap_id } = subject;
+    let nameless = address.is_null() && name.is_null() && tag.is_null() && snap_id == 0;
+    Kept { sd, vdi, about: (!nameless).then(|| about(subject)) }
+}
+
+/// The callback of a request is about to run: the request's code.
+pub fn of_request(kept: Kept, result: Result<()>) -> c_int {
+    let Kept { sd, vdi, about } = kept;
+    let subject = Subject { sd, vdi, ..Subject::NONE };
     match result {
         Ok(()) => succeed(),
-        Err(error) => fail(Subject { sd, vdi, ..Subject::NONE }, error),
+        Err(error) => fail_about(about.unwrap_or_else(|| self::about(subject)), subject, error),
     }
 }
 
@@ -147,8 +165,12 @@ fn succeed() -> c_int {
 }
 
 fn fail(subject: Subject, error: Error) -> c_int {
+    fail_about(about(subject), subject, error)
+}
+
+fn fail_about(about: String, subject: Subject, error: Error) -> c_int {
     let code = error.code();
-    let failure = Failure { about: about(subject), more: more(subject, &error), error };
+    let failure = Failure { about, more: more(subject, &error), error };
     log::debug!("{failure}");
     FAILED.set(true);
     let last = Last { failure: Some(failure), text: None };

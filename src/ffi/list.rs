@@ -7,8 +7,7 @@ use std::ffi::{CString, c_char, c_int, c_void};
 use std::sync::Mutex;
 
 use super::cluster::sd_t;
-use super::entry::{self, Out, Owned, enter};
-use super::vdi::sd_vdi_t;
+use super::entry::{self, Handle, Out, Owned, enter};
 use crate::error::{Error, Result};
 use crate::exec::lock;
 
@@ -34,12 +33,6 @@ enum Items {
     /// Handles that the iterator owns, where the program gets pointers to them.
     Snapshots(Vec<Handle>),
 }
-
-#[repr(transparent)]
-struct Handle(sd_vdi_t);
-
-// SAFETY: a handle is a number, never followed as a pointer.
-unsafe impl Send for Handle {}
 
 impl Items {
     fn len(&self) -> usize {
@@ -178,14 +171,19 @@ pub unsafe extern "C" fn sd_snapshot_list(
         let client = entry::client(sd)?;
         // SAFETY: the caller passes pointers as the header says.
         let (name, out) = unsafe { (entry::name(name)?, Out::new(iter)?) };
-        let snapshots = client.cluster.run(async |op| client.snapshots(op, name).await)?;
-        let handles = snapshots.into_iter().map(|vdi| entry::new_vdi(&client, vdi));
-        let (handles, failed): (Vec<_>, Vec<_>) = handles.partition(Result::is_ok);
-        // Owned from here on: an error gives them back.
-        let items = Items::Snapshots(handles.into_iter().flatten().map(Handle).collect());
-        if let Some(Err(error)) = failed.into_iter().next() {
-            return Err(error);
-        }
+        let items = client.cluster.run(async |op| {
+            let mut handles = Vec::new();
+            let mut failed = None;
+            for vdi in client.snapshots(op, name).await? {
+                match entry::new_vdi(&client, op, vdi).await {
+                    Ok(handle) => handles.push(handle),
+                    Err(error) => failed = Some(error),
+                }
+            }
+            // Owned from here on: an error gives them back.
+            let items = Items::Snapshots(handles);
+            failed.map_or(Ok(items), Err)
+        })?;
         out.set(iterate(items)?);
         Ok(())
     })

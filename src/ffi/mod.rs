@@ -13,6 +13,7 @@ mod cluster;
 mod entry;
 mod event;
 mod fork;
+mod form;
 mod last;
 mod list;
 mod log;

@@ -3,18 +3,20 @@
 use std::ffi::{c_char, c_int, c_void};
 use std::mem::{offset_of, size_of};
 use std::pin::pin;
-use std::sync::Arc;
 
 use sheepdog_proto::{NAME_LEN, time_to_ns};
 
 use super::cluster::sd_t;
 use libc::iovec;
 
+use super::aio::SD_WRITE_NOCOPY;
 use super::entry::{self, Out, Owned, VdiHandle, enter};
+use super::form::{Begun, Form, nothing, sd_callback_fn};
 use super::program;
+use crate::cluster::Op;
 use crate::error::{Error, Result};
 use crate::net::{RecvBuf, SendBuf};
-use crate::vdi::{Client, CreateOptions, ExtentKind, Name, UNDO_LIMIT};
+use crate::vdi::{Client, CreateOptions, Extent, ExtentKind, Space, UNDO_LIMIT, Vdi};
 
 /// cbindgen:ignore
 #[repr(C)]
@@ -25,14 +27,17 @@ pub struct sd_inode {
 /// cbindgen:ignore
 pub type sd_vdi_t = *mut sd_inode;
 
-/// Of 64 bits, whatever the libc crate has on a 32-bit target: the header makes sure that the program
-/// sees it the same way.
+/// Of 64 bits, whatever the libc crate has on a 32-bit target: the header makes sure that the
+/// program sees it the same way.
 ///
 /// cbindgen:ignore
 pub type off_t = i64;
 
-/// For sd_vdi_write(): the data is stable when the call returns, as after sd_vdi_flush().
+/// For what writes: the data is stable when the call returns, as after sd_vdi_flush().
 pub const SD_WRITE_FUA: c_int = 1;
+/// For writing zeros: objects that are there stay, and are written to, so that later writes take no
+/// new space.
+pub const SD_WRITE_KEEP: c_int = 4;
 
 /// What a VDI is. Grows only at its end.
 #[repr(C)]
@@ -63,7 +68,20 @@ pub struct sd_vdi_info {
     /// 0, or 1 for a hypervolume.
     pub store_policy: u8,
     pub is_snapshot: bool,
+    /// Bytes: the sector of the disk that a VDI stands for. Reads and writes need not keep to it.
+    pub io_min: u32,
+    /// Bytes: what lies between two multiples of it is one request to the servers, and one object.
+    pub io_opt: u32,
+    /// The most bytes of one read or write: what memory can hold, in multiples of `io_min`. What is
+    /// asynchronous takes no more than sd_set_buffer_limit() allows, either.
+    pub max_io: u64,
 }
+
+// Every byte is part of a member, so that the next one starts where this ends.
+const _: () = assert!(size_of::<sd_vdi_info>() == offset_of!(sd_vdi_info, max_io) + 8);
+
+/// Bytes of a sector.
+const IO_MIN: u32 = 512;
 
 /// Creates the VDI `name` of `size` bytes (1 to 2^20 objects: 4 TiB where objects have the usual
 /// 4 MiB), with `copies` copies of each object, 0 for the cluster's default. `prealloc` allocates
@@ -82,13 +100,34 @@ pub unsafe extern "C" fn sd_vdi_create(
     vdi: *mut sd_vdi_t,
 ) -> c_int {
     enter(|| {
-        let client = entry::client(sd)?;
+        let options = plain_options(size, copies, prealloc)?;
         // SAFETY: the caller passes pointers as the header says.
-        let (name, out) = unsafe { (entry::name(name)?, Out::optional(vdi)) };
-        let copies = u8::try_from(copies).map_err(|_| Error::Invalid("copies is not in 0..31"))?;
-        let size = size as u64;
-        create(&client, name, CreateOptions { size, copies, prealloc, ..Default::default() }, out)
+        unsafe { create(sd, name, options, vdi, Form::Blocking) }
     })
+}
+
+/// Creates as sd_vdi_create(), without waiting, and tells as sd_vdi_aopen().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_acreate(
+    sd: sd_t,
+    name: *const c_char,
+    size: usize,
+    copies: c_int,
+    prealloc: bool,
+    vdi: *mut sd_vdi_t,
+    r#fn: sd_callback_fn,
+    opaque: *mut c_void,
+) -> c_int {
+    enter(|| {
+        let options = plain_options(size, copies, prealloc)?;
+        // SAFETY: the caller passes pointers as the header says.
+        unsafe { create(sd, name, options, vdi, Form::asynchronous(sd, r#fn, opaque)?) }
+    })
+}
+
+fn plain_options(size: usize, copies: c_int, prealloc: bool) -> Result<CreateOptions> {
+    let copies = u8::try_from(copies).map_err(|_| Error::Invalid("copies is not in 0..31"))?;
+    Ok(CreateOptions { size: size as u64, copies, prealloc, ..Default::default() })
 }
 
 /// What sd_vdi_create_ex() can be told. Zeroed, it is what sd_vdi_create() does. Grows only at its
@@ -127,17 +166,42 @@ pub unsafe extern "C" fn sd_vdi_create_ex(
     vdi: *mut sd_vdi_t,
 ) -> c_int {
     enter(|| {
-        let client = entry::client(sd)?;
         // SAFETY: the caller passes pointers as the header says.
-        let (name, out, options) =
-            unsafe { (entry::name(name)?, Out::optional(vdi), create_options(opts, sizeof_opts)?) };
-        create(&client, name, CreateOptions { size: size as u64, ..options }, out)
+        unsafe {
+            let options = create_options(size, opts, sizeof_opts)?;
+            create(sd, name, options, vdi, Form::Blocking)
+        }
+    })
+}
+
+/// Creates as sd_vdi_create_ex(), without waiting, and tells as sd_vdi_aopen(). `*opts` is copied.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_acreate_ex(
+    sd: sd_t,
+    name: *const c_char,
+    size: usize,
+    opts: *const sd_create_opts,
+    sizeof_opts: usize,
+    vdi: *mut sd_vdi_t,
+    r#fn: sd_callback_fn,
+    opaque: *mut c_void,
+) -> c_int {
+    enter(|| {
+        // SAFETY: the caller passes pointers as the header says.
+        unsafe {
+            let options = create_options(size, opts, sizeof_opts)?;
+            create(sd, name, options, vdi, Form::asynchronous(sd, r#fn, opaque)?)
+        }
     })
 }
 
 /// # Safety
 /// `opts` is NULL or points to `len` bytes.
-unsafe fn create_options(opts: *const sd_create_opts, len: usize) -> Result<CreateOptions> {
+unsafe fn create_options(
+    size: usize,
+    opts: *const sd_create_opts,
+    len: usize,
+) -> Result<CreateOptions> {
     // SAFETY: as the caller promises.
     let bytes = unsafe { entry::options::<{ size_of::<sd_create_opts>() }>(opts.cast(), len)? };
     if bytes[offset_of!(sd_create_opts, reserved)..].iter().any(|b| *b != 0) {
@@ -148,7 +212,7 @@ unsafe fn create_options(opts: *const sd_create_opts, len: usize) -> Result<Crea
     let strips =
         (bytes[offset_of!(sd_create_opts, ec_data)], bytes[offset_of!(sd_create_opts, ec_parity)]);
     Ok(CreateOptions {
-        size: 0,
+        size: size as u64,
         copies: bytes[offset_of!(sd_create_opts, copies)],
         erasure_code: (strips != (0, 0)).then_some(strips),
         object_size: (object_size != 0).then_some(object_size),
@@ -157,27 +221,31 @@ unsafe fn create_options(opts: *const sd_create_opts, len: usize) -> Result<Crea
     })
 }
 
-fn create(
-    client: &Arc<Client>,
-    name: Name,
+/// # Safety
+/// As the header says of the pointers.
+unsafe fn create(
+    sd: sd_t,
+    name: *const c_char,
     options: CreateOptions,
-    out: Option<Out<sd_vdi_t>>,
+    vdi: *mut sd_vdi_t,
+    form: Form,
 ) -> Result<()> {
-    let cluster = &client.cluster;
-    let opened = cluster.run_beyond(UNDO_LIMIT, async |op| {
-        client.create(op, name, &options).await?;
-        Ok(match out {
-            Some(out) => {
-                let open = pin!(client.open(op, name));
-                Some((out, cluster.bounded(op, open).await?))
+    let client = entry::client(sd)?;
+    // SAFETY: as the caller promises.
+    let (name, out) = unsafe { (entry::name(name)?, Out::optional(vdi)) };
+    let wanted = out.is_some();
+    form.begin(&client, 0)?.beyond(UNDO_LIMIT).run(
+        move |op| async move {
+            client.create(&op, name, &options).await?;
+            if !wanted {
+                return Ok(None);
             }
-            None => None,
-        })
-    })?;
-    if let Some((out, vdi)) = opened {
-        out.set(entry::new_vdi(client, vdi)?);
-    }
-    Ok(())
+            let open = pin!(client.open(&op, name));
+            let vdi = client.cluster.bounded(&op, open).await?;
+            entry::new_vdi(&client, &op, vdi).await.map(Some)
+        },
+        move |handle| entry::give(handle, out),
+    )
 }
 
 /// Opens the working VDI `name` for reading and writing. Takes its lock where the cluster has
@@ -195,13 +263,110 @@ fn create(
 /// kind of VDI that this library cannot write).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sd_vdi_open(sd: sd_t, name: *const c_char, vdi: *mut sd_vdi_t) -> c_int {
+    // SAFETY: the caller passes pointers as the header says.
+    enter(|| unsafe { open(sd, name, vdi, Form::Blocking) })
+}
+
+/// Opens as sd_vdi_open(), without waiting. `fn` is called with `sd`, the result and `opaque` once
+/// that has ended, from sd_dispatch() or the attached event loop, never from inside this call.
+/// `*vdi` is written before that, on success alone, and belongs to the library until then; all
+/// other arguments may go when this returns.
+///
+/// Where this returns anything but 0 nothing was started, and `fn` will not be called:
+/// SD_RES_INVALID_PARMS, SD_RES_NO_MEM (the request would pass sd_set_buffer_limit()). What is
+/// found out later `fn` is told, a name that does not exist for example.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_aopen(
+    sd: sd_t,
+    name: *const c_char,
+    vdi: *mut sd_vdi_t,
+    r#fn: sd_callback_fn,
+    opaque: *mut c_void,
+) -> c_int {
+    // SAFETY: the caller passes pointers as the header says.
+    enter(|| unsafe { open(sd, name, vdi, Form::asynchronous(sd, r#fn, opaque)?) })
+}
+
+/// # Safety
+/// As the header says of the pointers.
+unsafe fn open(sd: sd_t, name: *const c_char, vdi: *mut sd_vdi_t, form: Form) -> Result<()> {
+    let client = entry::client(sd)?;
+    // SAFETY: as the caller promises.
+    let (name, out) = unsafe { (entry::name(name)?, Out::new(vdi)?) };
+    form.begin(&client, 0)?.run(
+        move |op| async move {
+            let vdi = client.open(&op, name).await?;
+            entry::new_vdi(&client, &op, vdi).await
+        },
+        move |handle| entry::give(Some(handle), Some(out)),
+    )
+}
+
+/// Opens the working VDI `name` for reading alone, whoever has it open and locked: takes no lock,
+/// and keeps nobody from taking it. What writes gives SD_RES_READONLY.
+///
+/// It sees what handles of the same `sd` write. Of what another client writes it sees what went
+/// to objects that were there when it opened the VDI; the rest, and the VDI that goes on where
+/// that client takes a snapshot or rolls back, after sd_vdi_refresh().
+///
+/// Errors: SD_RES_NO_VDI, SD_RES_NO_SUPPORT (a kind of VDI that this library cannot read).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_open_ro(
+    sd: sd_t,
+    name: *const c_char,
+    vdi: *mut sd_vdi_t,
+) -> c_int {
+    // SAFETY: the caller passes pointers as the header says.
+    enter(|| unsafe { open_ro(sd, name, vdi, Form::Blocking) })
+}
+
+/// Opens as sd_vdi_open_ro(), without waiting, and tells as sd_vdi_aopen().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_aopen_ro(
+    sd: sd_t,
+    name: *const c_char,
+    vdi: *mut sd_vdi_t,
+    r#fn: sd_callback_fn,
+    opaque: *mut c_void,
+) -> c_int {
+    // SAFETY: the caller passes pointers as the header says.
+    enter(|| unsafe { open_ro(sd, name, vdi, Form::asynchronous(sd, r#fn, opaque)?) })
+}
+
+/// # Safety
+/// As the header says of the pointers.
+unsafe fn open_ro(sd: sd_t, name: *const c_char, vdi: *mut sd_vdi_t, form: Form) -> Result<()> {
+    let client = entry::client(sd)?;
+    // SAFETY: as the caller promises.
+    let (name, out) = unsafe { (entry::name(name)?, Out::new(vdi)?) };
+    form.begin(&client, 0)?.run(
+        move |op| async move {
+            let vdi = client.open_read_only(&op, name).await?;
+            entry::new_vdi(&client, &op, vdi).await
+        },
+        move |handle| entry::give(Some(handle), Some(out)),
+    )
+}
+
+/// Gives the lock of the working VDI `name` back, whoever holds it: for the lock of a client that
+/// is no more. It is gone when this returns 0, or was not there.
+///
+/// Nothing else tells the servers that a client is no more. One that goes on after all writes as
+/// before, beside whoever takes the lock next: what both write may be lost, and so may the VDI.
+/// When it closes the VDI, it releases the lock of that other client. So make sure that it has
+/// ended.
+///
+/// Locks that several clients share (not those of this library) are given back as far as they were
+/// taken through the gateway in use: sd_vdi_open() tells whether any are left.
+///
+/// Errors: SD_RES_NO_VDI.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_break_lock(sd: sd_t, name: *const c_char) -> c_int {
     enter(|| {
         let client = entry::client(sd)?;
         // SAFETY: the caller passes pointers as the header says.
-        let (name, out) = unsafe { (entry::name(name)?, Out::new(vdi)?) };
-        let opened = client.cluster.run(async |op| client.open(op, name).await)?;
-        out.set(entry::new_vdi(&client, opened)?);
-        Ok(())
+        let name = unsafe { entry::name(name)? };
+        client.cluster.run(async |op| client.break_lock(op, name).await)
     })
 }
 
@@ -219,9 +384,36 @@ pub unsafe extern "C" fn sd_vdi_close(vdi: *mut sd_vdi_t) -> c_int {
         let handle = entry::remove_vdi(handle)?;
         out.set(std::ptr::null_mut());
         let Owned::Here(handle) = handle else { return Ok(()) };
-        let client = &handle.client;
-        client.cluster.run(async |op| client.close(op, handle.vdi.clone()).await)
+        let begun = Form::Blocking.begin(&handle.client, 0)?;
+        close(handle, begun)
     })
+}
+
+/// Closes as sd_vdi_close(), without waiting, and tells as sd_vdi_aopen(), with the `sd` that the
+/// VDI was opened through. `*vdi` is NULL, and the handle gone, when this returns 0; requests that
+/// are in flight on it end as they would have.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_aclose(
+    vdi: *mut sd_vdi_t,
+    r#fn: sd_callback_fn,
+    opaque: *mut c_void,
+) -> c_int {
+    enter(|| {
+        // SAFETY: the caller passes a pointer to a handle, as the header says.
+        let (out, handle) = unsafe { (Out::new(vdi)?, vdi.read()) };
+        let (vdi, sd) = entry::any_vdi(handle)?;
+        let begun = Form::asynchronous(sd, r#fn, opaque)?.begin(&vdi.client, 0)?;
+        // All that can fail comes before the handle goes.
+        vdi.client.cluster.events_fd()?;
+        entry::remove_vdi(handle)?;
+        out.set(std::ptr::null_mut());
+        close(vdi, begun)
+    })
+}
+
+fn close(handle: VdiHandle, begun: Begun) -> Result<()> {
+    let VdiHandle { client, vdi } = handle;
+    begun.run(move |op| async move { client.close(&op, vdi).await }, nothing)
 }
 
 /// Reads `size` bytes at byte `offset` of a VDI into `data`. Parts that were never written read as
@@ -238,14 +430,13 @@ pub unsafe extern "C" fn sd_vdi_read(
     offset: off_t,
 ) -> c_int {
     enter(|| {
-        let handle = entry::vdi(sd, vdi)?;
+        let handle = entry::readable(sd, vdi)?;
         entry::check_writable(data, size)?;
         let offset = entry::offset(offset)?;
         // SAFETY: the caller lends the buffer for the call, and every loan of it has ended when
         // `run` returns: a request that is given up drops its buffers at once.
         let buf = unsafe { RecvBuf::from_raw(data.cast(), size) };
-        let cluster = &handle.client.cluster;
-        cluster.run(async |op| handle.vdi.read(cluster, op, buf, offset).await)
+        read(handle, buf, offset, Form::Blocking)
     })
 }
 
@@ -273,26 +464,38 @@ pub unsafe extern "C" fn sd_vdi_write(
         let offset = entry::offset(offset)?;
         // SAFETY: as in sd_vdi_read.
         let buf = unsafe { SendBuf::from_raw(data.cast(), size) };
-        write(&handle, buf, offset, flag)
+        write(handle, buf, offset, flag, Form::Blocking)
     })
 }
 
-fn write(handle: &VdiHandle, buf: SendBuf, offset: u64, flag: c_int) -> Result<()> {
-    let fua = fua(flag)?;
-    let (cluster, vdi) = (&handle.client.cluster, &handle.vdi);
-    cluster.run(async |op| {
-        vdi.write(cluster, op, buf, offset).await?;
-        if fua { vdi.flush(cluster, op).await } else { Ok(()) }
-    })
+pub fn read(handle: VdiHandle, buf: RecvBuf, offset: u64, form: Form) -> Result<()> {
+    let VdiHandle { client, vdi } = handle;
+    form.begin(&client.clone(), buf.len())?
+        .run(move |op| async move { vdi.read(&client.cluster, &op, buf, offset).await }, nothing)
 }
 
-/// Whether the flags of a blocking write ask for stable data.
-fn fua(flag: c_int) -> Result<bool> {
-    match flag {
-        0 => Ok(false),
-        SD_WRITE_FUA => Ok(true),
-        _ => Err(Error::Invalid("unknown flag")),
-    }
+pub fn write(handle: VdiHandle, buf: SendBuf, offset: u64, flag: c_int, form: Form) -> Result<()> {
+    let copied = form.is_asynchronous() && flag & SD_WRITE_NOCOPY == 0;
+    check_flag(flag, SD_WRITE_FUA | if form.is_asynchronous() { SD_WRITE_NOCOPY } else { 0 })?;
+    let VdiHandle { client, vdi } = handle;
+    // Before the copy is made, so that there is never more of them than the limit allows.
+    let begun = form.begin(&client, buf.len())?;
+    let buf = if copied { buf.to_owned()? } else { buf };
+    begun.run(
+        move |op| async move {
+            vdi.write(&client.cluster, &op, buf, offset).await?;
+            flush_if(flag & SD_WRITE_FUA != 0, &client, &vdi, &op).await
+        },
+        nothing,
+    )
+}
+
+async fn flush_if(wanted: bool, client: &Client, vdi: &Vdi, op: &Op) -> Result<()> {
+    if wanted { vdi.flush(&client.cluster, op).await } else { Ok(()) }
+}
+
+pub fn check_flag(flag: c_int, known: c_int) -> Result<()> {
+    if flag & !known == 0 { Ok(()) } else { Err(Error::Invalid("unknown flag")) }
 }
 
 /// Reads into `iovcnt` buffers one after the other; otherwise as sd_vdi_read(). The buffers must
@@ -306,14 +509,13 @@ pub unsafe extern "C" fn sd_vdi_readv(
     offset: off_t,
 ) -> c_int {
     enter(|| {
-        let handle = entry::vdi(sd, vdi)?;
+        let handle = entry::readable(sd, vdi)?;
         let offset = entry::offset(offset)?;
         // SAFETY: the caller passes buffers as the header says, and lends them for the call.
         let buf = unsafe {
             RecvBuf::from_raw_vectored(entry::iovecs(iov, iovcnt, entry::check_writable)?)?
         };
-        let cluster = &handle.client.cluster;
-        cluster.run(async |op| handle.vdi.read(cluster, op, buf, offset).await)
+        read(handle, buf, offset, Form::Blocking)
     })
 }
 
@@ -335,7 +537,7 @@ pub unsafe extern "C" fn sd_vdi_writev(
             let buffers = entry::iovecs(iov, iovcnt, entry::check_readable)?;
             SendBuf::from_raw_vectored(buffers.map(|(base, len)| (base.cast_const(), len)))?
         };
-        write(&handle, buf, offset, flag)
+        write(handle, buf, offset, flag, Form::Blocking)
     })
 }
 
@@ -344,16 +546,28 @@ pub unsafe extern "C" fn sd_vdi_writev(
 /// clones that share the objects keep them.
 #[unsafe(no_mangle)]
 pub extern "C" fn sd_vdi_discard(sd: sd_t, vdi: sd_vdi_t, offset: off_t, len: usize) -> c_int {
+    sd_vdi_discard_ex(sd, vdi, offset, len, 0)
+}
+
+/// Discards as sd_vdi_discard(). `flag` is 0 or SD_WRITE_FUA.
+#[unsafe(no_mangle)]
+pub extern "C" fn sd_vdi_discard_ex(
+    sd: sd_t,
+    vdi: sd_vdi_t,
+    offset: off_t,
+    len: usize,
+    flag: c_int,
+) -> c_int {
     enter(|| {
         let handle = entry::vdi(sd, vdi)?;
-        let offset = entry::offset(offset)?;
-        let (cluster, vdi) = (&handle.client.cluster, &handle.vdi);
-        cluster.run(async |op| vdi.discard(cluster, op, offset, len as u64).await)
+        check_flag(flag, SD_WRITE_FUA)?;
+        zero(handle, entry::offset(offset)?, len, flag, Form::Blocking)
     })
 }
 
-/// Writes zeros, without sending them: objects wholly inside the range are freed. `flag` as for
-/// sd_vdi_write().
+/// Writes zeros, without sending them: objects wholly inside the range are freed. `flag` is 0, or
+/// has SD_WRITE_FUA or SD_WRITE_KEEP or both. With SD_WRITE_KEEP the zeros are sent, for the
+/// objects that are there; where there are none nothing is allocated.
 #[unsafe(no_mangle)]
 pub extern "C" fn sd_vdi_write_zeroes(
     sd: sd_t,
@@ -364,13 +578,21 @@ pub extern "C" fn sd_vdi_write_zeroes(
 ) -> c_int {
     enter(|| {
         let handle = entry::vdi(sd, vdi)?;
-        let (offset, fua) = (entry::offset(offset)?, fua(flag)?);
-        let (cluster, vdi) = (&handle.client.cluster, &handle.vdi);
-        cluster.run(async |op| {
-            vdi.discard(cluster, op, offset, len as u64).await?;
-            if fua { vdi.flush(cluster, op).await } else { Ok(()) }
-        })
+        check_flag(flag, SD_WRITE_FUA | SD_WRITE_KEEP)?;
+        zero(handle, entry::offset(offset)?, len, flag, Form::Blocking)
     })
+}
+
+pub fn zero(handle: VdiHandle, offset: u64, len: usize, flag: c_int, form: Form) -> Result<()> {
+    let VdiHandle { client, vdi } = handle;
+    let space = if flag & SD_WRITE_KEEP != 0 { Space::Kept } else { Space::Freed };
+    form.begin(&client, 0)?.run(
+        move |op| async move {
+            vdi.zero(&client.cluster, &op, offset, len as u64, space).await?;
+            flush_if(flag & SD_WRITE_FUA != 0, &client, &vdi, &op).await
+        },
+        nothing,
+    )
 }
 
 /// Makes a VDI larger or smaller. What is cut off is freed, and reads as zeros if the VDI grows
@@ -379,11 +601,25 @@ pub extern "C" fn sd_vdi_write_zeroes(
 /// Errors: SD_RES_INVALID_PARMS (size 0 or too large, see sd_vdi_create()).
 #[unsafe(no_mangle)]
 pub extern "C" fn sd_vdi_resize(sd: sd_t, vdi: sd_vdi_t, size: usize) -> c_int {
-    enter(|| {
-        let handle = entry::vdi(sd, vdi)?;
-        let cluster = &handle.client.cluster;
-        cluster.run(async |op| handle.vdi.resize(cluster, op, size as u64).await)
-    })
+    enter(|| resize(entry::vdi(sd, vdi)?, size, Form::Blocking))
+}
+
+/// Resizes as sd_vdi_resize(), without waiting, and tells as sd_vdi_aopen().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_aresize(
+    sd: sd_t,
+    vdi: sd_vdi_t,
+    size: usize,
+    r#fn: sd_callback_fn,
+    opaque: *mut c_void,
+) -> c_int {
+    enter(|| resize(entry::vdi(sd, vdi)?, size, Form::asynchronous(sd, r#fn, opaque)?))
+}
+
+fn resize(handle: VdiHandle, size: usize, form: Form) -> Result<()> {
+    let VdiHandle { client, vdi } = handle;
+    form.begin(&client, 0)?
+        .run(move |op| async move { vdi.resize(&client.cluster, &op, size as u64).await }, nothing)
 }
 
 /// Kinds of extents.
@@ -401,40 +637,98 @@ pub unsafe extern "C" fn sd_vdi_block_status(
     vdi: sd_vdi_t,
     offset: off_t,
     len: usize,
-    r#fn: Option<
-        unsafe extern "C-unwind" fn(
-            offset: off_t,
-            len: usize,
-            status: c_int,
-            opaque: *mut c_void,
-        ) -> c_int,
-    >,
+    r#fn: sd_extent_fn,
     opaque: *mut c_void,
 ) -> c_int {
     enter(|| {
-        let handle = entry::vdi(sd, vdi)?;
-        let offset = entry::offset(offset)?;
-        let callback = r#fn.ok_or(Error::Invalid("a pointer is NULL"))?;
-        let (cluster, vdi) = (&handle.client.cluster, &handle.vdi);
-        let extents =
-            cluster.run(async |op| vdi.block_status(cluster, op, offset, len as u64).await)?;
+        let (handle, extents) = (entry::readable(sd, vdi)?, Extents::new(r#fn, opaque)?);
+        block_status(handle, entry::offset(offset)?, len, extents, Form::Blocking)
+    })
+}
+
+/// Tells as sd_vdi_block_status(), without waiting: `extent_fn` is called in the thread that
+/// dispatches, for all extents, then `fn` as for sd_vdi_aopen(), both with `opaque`. Where
+/// `extent_fn` closes `sd`, it is not called again, and `fn` is told SD_RES_CANCELED after it has
+/// returned.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_ablock_status(
+    sd: sd_t,
+    vdi: sd_vdi_t,
+    offset: off_t,
+    len: usize,
+    extent_fn: sd_extent_fn,
+    r#fn: sd_callback_fn,
+    opaque: *mut c_void,
+) -> c_int {
+    enter(|| {
+        let (handle, extents) = (entry::readable(sd, vdi)?, Extents::new(extent_fn, opaque)?);
+        let form = Form::asynchronous(sd, r#fn, opaque)?;
+        block_status(handle, entry::offset(offset)?, len, extents, form)
+    })
+}
+
+fn block_status(
+    handle: VdiHandle,
+    offset: u64,
+    len: usize,
+    extents: Extents,
+    form: Form,
+) -> Result<()> {
+    let VdiHandle { client, vdi } = handle;
+    let (begun, told) = (form.begin(&client, 0)?, client.clone());
+    begun.run(
+        move |op| async move { vdi.block_status(&client.cluster, &op, offset, len as u64).await },
+        move |found| extents.tell(&told, &found),
+    )
+}
+
+/// cbindgen:ignore
+pub type sd_extent_fn = Option<
+    unsafe extern "C-unwind" fn(
+        offset: off_t,
+        len: usize,
+        status: c_int,
+        opaque: *mut c_void,
+    ) -> c_int,
+>;
+
+/// Who is told of extents.
+struct Extents {
+    callback: sd_extent_fn,
+    opaque: *mut c_void,
+}
+
+// SAFETY: the program's function and pointer, to be used in the thread of its call, or in the one
+// that dispatches.
+unsafe impl Send for Extents {}
+
+impl Extents {
+    fn new(callback: sd_extent_fn, opaque: *mut c_void) -> Result<Extents> {
+        match callback {
+            Some(_) => Ok(Extents { callback, opaque }),
+            None => Err(Error::Invalid("a pointer is NULL")),
+        }
+    }
+
+    fn tell(self, client: &Client, extents: &[Extent]) -> Result<()> {
+        let Some(callback) = self.callback else { return Ok(()) };
         for extent in extents {
             let status = match extent.kind {
                 ExtentKind::Hole => SD_EXTENT_HOLE,
                 ExtentKind::Allocated => SD_EXTENT_ALLOCATED,
                 ExtentKind::Shared => SD_EXTENT_SHARED,
             };
-            let _calling = cluster.calling()?;
+            let _calling = client.cluster.calling()?;
             // SAFETY: the program's function, called as the header says.
             let stop = program::call(|| unsafe {
-                callback(extent.offset as off_t, extent.len as usize, status, opaque)
+                callback(extent.offset as off_t, extent.len as usize, status, self.opaque)
             });
             if stop != 0 {
                 break;
             }
         }
         Ok(())
-    })
+    }
 }
 
 /// Forgets what is known of a VDI's contents, so that a reader sees the objects that another `sd`
@@ -442,7 +736,7 @@ pub unsafe extern "C" fn sd_vdi_block_status(
 #[unsafe(no_mangle)]
 pub extern "C" fn sd_vdi_refresh(sd: sd_t, vdi: sd_vdi_t) -> c_int {
     enter(|| {
-        let handle = entry::vdi(sd, vdi)?;
+        let handle = entry::readable(sd, vdi)?;
         let cluster = &handle.client.cluster;
         cluster.run(async |op| handle.vdi.reload(cluster, op).await)
     })
@@ -453,11 +747,13 @@ pub extern "C" fn sd_vdi_refresh(sd: sd_t, vdi: sd_vdi_t) -> c_int {
 /// because a gateway said nothing. Before another client may write, it takes this, or the lock.
 #[unsafe(no_mangle)]
 pub extern "C" fn sd_vdi_flush(sd: sd_t, vdi: sd_vdi_t) -> c_int {
-    enter(|| {
-        let handle = entry::vdi(sd, vdi)?;
-        let cluster = &handle.client.cluster;
-        cluster.run(async |op| handle.vdi.flush(cluster, op).await)
-    })
+    enter(|| flush(entry::vdi(sd, vdi)?, Form::Blocking))
+}
+
+pub fn flush(handle: VdiHandle, form: Form) -> Result<()> {
+    let VdiHandle { client, vdi } = handle;
+    form.begin(&client, 0)?
+        .run(move |op| async move { vdi.flush(&client.cluster, &op).await }, nothing)
 }
 
 /// Deletes the working VDI `name` and all its data; its snapshots stay. Takes as long as the VDI
@@ -469,12 +765,29 @@ pub extern "C" fn sd_vdi_flush(sd: sd_t, vdi: sd_vdi_t) -> c_int {
 /// Errors: SD_RES_NO_VDI, SD_RES_VDI_LOCKED (a handle of this `sd` is open on it).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sd_vdi_delete(sd: sd_t, name: *const c_char) -> c_int {
-    enter(|| {
-        let client = entry::client(sd)?;
-        // SAFETY: the caller passes pointers as the header says.
-        let name = unsafe { entry::name(name)? };
-        client.cluster.run(async |op| client.delete(op, name).await)
-    })
+    // SAFETY: the caller passes pointers as the header says.
+    enter(|| unsafe { delete(sd, name, Form::Blocking) })
+}
+
+/// Deletes as sd_vdi_delete(), without waiting, and tells as sd_vdi_aopen().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_adelete(
+    sd: sd_t,
+    name: *const c_char,
+    r#fn: sd_callback_fn,
+    opaque: *mut c_void,
+) -> c_int {
+    // SAFETY: the caller passes pointers as the header says.
+    enter(|| unsafe { delete(sd, name, Form::asynchronous(sd, r#fn, opaque)?) })
+}
+
+/// # Safety
+/// As the header says of the pointer.
+unsafe fn delete(sd: sd_t, name: *const c_char, form: Form) -> Result<()> {
+    let client = entry::client(sd)?;
+    // SAFETY: as the caller promises.
+    let name = unsafe { entry::name(name)? };
+    form.begin(&client, 0)?.run(move |op| async move { client.delete(&op, name).await }, nothing)
 }
 
 /// Tells what a VDI is, as the servers know it now. `sizeof_info` is `sizeof(struct sd_vdi_info)`
@@ -487,22 +800,66 @@ pub unsafe extern "C" fn sd_vdi_get_info(
     sizeof_info: usize,
 ) -> c_int {
     enter(|| {
-        let handle = entry::any_vdi(vdi)?;
-        if info.is_null() {
-            return Err(Error::Invalid("a pointer is NULL"));
-        }
-        if sizeof_info == 0 {
-            return Err(Error::Invalid("sizeof_info is 0"));
-        }
-        let cluster = &handle.client.cluster;
-        let found = cluster.run(async |op| handle.vdi.info(cluster, op).await)?;
-        let known = describe(&found)?;
-        let len = sizeof_info.min(size_of::<sd_vdi_info>());
-        // SAFETY: the caller lends `sizeof_info` bytes at `info`; the struct has `len` or more.
-        unsafe {
-            std::ptr::write_bytes(info.cast::<u8>(), 0, sizeof_info);
-            std::ptr::copy_nonoverlapping((&raw const known).cast(), info.cast::<u8>(), len);
-        }
+        let (handle, _) = entry::any_vdi(vdi)?;
+        // SAFETY: the caller passes a pointer as the header says.
+        unsafe { get_info(handle, info, sizeof_info, Form::Blocking) }
+    })
+}
+
+/// Tells what a VDI is as sd_vdi_get_info(), without waiting, and that it has as sd_vdi_aopen(),
+/// with the `sd` that the VDI was opened through.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_aget_info(
+    vdi: sd_vdi_t,
+    info: *mut sd_vdi_info,
+    sizeof_info: usize,
+    r#fn: sd_callback_fn,
+    opaque: *mut c_void,
+) -> c_int {
+    enter(|| {
+        let (handle, sd) = entry::any_vdi(vdi)?;
+        // SAFETY: the caller passes a pointer as the header says.
+        unsafe { get_info(handle, info, sizeof_info, Form::asynchronous(sd, r#fn, opaque)?) }
+    })
+}
+
+/// # Safety
+/// As the header says of the pointer.
+unsafe fn get_info(
+    handle: VdiHandle,
+    info: *mut sd_vdi_info,
+    sizeof_info: usize,
+    form: Form,
+) -> Result<()> {
+    entry::check_buffer(info.cast(), sizeof_info)?;
+    if sizeof_info == 0 {
+        return Err(Error::Invalid("sizeof_info is 0"));
+    }
+    // SAFETY: the caller lends so many bytes until the end of the operation.
+    let mut to = unsafe { RecvBuf::from_raw(info.cast(), sizeof_info) };
+    let VdiHandle { client, vdi } = handle.for_reading();
+    form.begin(&client, 0)?.run(
+        move |op| async move { describe(&vdi.info(&client.cluster, &op).await?) },
+        move |known| {
+            let len = sizeof_info.min(size_of::<sd_vdi_info>());
+            // SAFETY: the structure has no padding.
+            let bytes = unsafe { std::slice::from_raw_parts((&raw const known).cast(), len) };
+            to.write_at(0, bytes);
+            to.zero_from(len);
+            Ok(())
+        },
+    )
+}
+
+/// Tells how many bytes a VDI has, as far as `vdi` knows: no server is asked. What another client
+/// has made of it is known after sd_vdi_refresh(), or once anything has met it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sd_vdi_size(vdi: sd_vdi_t, size: *mut u64) -> c_int {
+    enter(|| {
+        let handle = entry::any_vdi(vdi)?.0.for_reading();
+        // SAFETY: the caller passes a pointer as the header says.
+        let out = unsafe { Out::new(size)? };
+        out.set(handle.vdi.size());
         Ok(())
     })
 }
@@ -527,6 +884,9 @@ fn describe(info: &crate::vdi::Info) -> Result<sd_vdi_info> {
         copy_policy: header.copy_policy,
         store_policy: header.store_policy,
         is_snapshot,
+        io_min: IO_MIN,
+        io_opt: 1 << header.block_size_shift,
+        max_io: isize::MAX as u64 / u64::from(IO_MIN) * u64::from(IO_MIN),
     })
 }
 

@@ -130,14 +130,11 @@ pub fn late_lock(late: &Late) -> Option<(Name, Vid)> {
     vid_of(&late.reply).ok().map(|vid| (name, vid))
 }
 
-/// RELEASE_VDI of a lock taken by [`lock`]. It goes out once nothing can happen to the VDI any more
+/// RELEASE_VDI of a lock of that kind. It goes out once nothing can happen to the VDI any more
 /// that was given up: whoever has the lock next must not meet it.
-pub async fn release(cluster: &Cluster, op: &Op, name: &Name, vid: Vid) -> Result<()> {
-    let arm = VdiArm {
-        base_vdi_id: vid.get().into(),
-        lock_type: op::LOCK_NORMAL.into(),
-        ..Default::default()
-    };
+pub async fn release(cluster: &Cluster, op: &Op, name: &Name, vid: Vid, kind: u32) -> Result<()> {
+    let arm =
+        VdiArm { base_vdi_id: vid.get().into(), lock_type: kind.into(), ..Default::default() };
     // Servers take no notice of the name; it tells ourselves whose lock this is.
     let request = Request::new(op::RELEASE_VDI, op::FLAG_WRITE, arm);
     cluster.call(op, Call::new(request).payload(name.0.to_vec()).resendable()).await.map(drop)

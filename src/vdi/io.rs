@@ -164,9 +164,7 @@ impl Vdi {
     }
 
     pub async fn write(&self, cluster: &Cluster, op: &Op, buf: SendBuf, offset: u64) -> Result<()> {
-        if self.which != Which::WORKING {
-            return Err(Error::Refused(Refusal::ReadOnly));
-        }
+        self.check_writable()?;
         let _operation = self.operations.pass().await.ok_or_else(closed)?;
         let view = self.view_of_range(cluster, op, offset, buf.len() as u64).await?;
         let piece = |p: Piece| self.write_piece(cluster, op, p.index, p.offset, buf.slice(p.range));

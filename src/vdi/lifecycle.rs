@@ -18,7 +18,7 @@ use super::{Client, Vdi, btree};
 use crate::clock::Instant;
 use crate::cluster::{Backoff, Call, Op};
 use crate::error::{Error, Refusal, Result};
-use crate::exec::try_for_each_concurrent;
+use crate::exec::{lock, try_for_each_concurrent};
 
 /// How long the undoing of a creation may take.
 pub const UNDO_LIMIT: Duration = Duration::from_secs(10);
@@ -144,6 +144,9 @@ impl Client {
     pub async fn delete(&self, op: &Op, name: Name) -> Result<()> {
         let _patient = self.cluster.be_patient(op);
         let _turn = self.turn_if_closed(op, name).await?;
+        if lock(&self.open).is_read(&name) {
+            return Err(Error::Refused(Refusal::Open));
+        }
         let vid = inode::lookup(&self.cluster, op, &name, &Which::WORKING).await?;
         self.delete_found(op, &name, &Which::WORKING, vid).await
     }

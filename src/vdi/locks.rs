@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use sheepdog_proto::{SdResult, Vid};
+use sheepdog_proto::{SdResult, Vid, op};
 
 use super::Name;
 use super::inode::{self, answered, late_lock};
@@ -41,7 +41,7 @@ impl Strays {
     pub async fn release(&self, cluster: &Cluster, op: &Op) -> Result<()> {
         while self.gather(cluster) {
             let Some((name, vid)) = lock(&self.0).last().copied() else { break };
-            inode::release(cluster, op, &name, vid).await?;
+            inode::release(cluster, op, &name, vid, op::LOCK_NORMAL).await?;
             lock(&self.0).retain(|other| *other != (name, vid));
         }
         Ok(())

@@ -31,10 +31,10 @@ pub use attr::Key;
 pub use inode::{Name, Which};
 pub use lifecycle::{CreateOptions, UNDO_LIMIT};
 pub use list::Info;
-pub use range::{Extent, ExtentKind};
+pub use range::{Extent, ExtentKind, Space};
 
 use crate::cluster::{Cluster, Op};
-use crate::error::{Error, Result};
+use crate::error::{Error, Refusal, Result};
 use crate::exec::{Gate, IndexLocks, Quiet, lock};
 use crate::tree::Tree;
 use generation::Servers;
@@ -54,6 +54,8 @@ pub struct Client {
 pub struct Vdi {
     name: Name,
     which: Which,
+    /// Opened for reading, without a lock: another client may be writing to it.
+    read_only: bool,
     state: Mutex<State>,
     /// Passed by operations that change the VDI, from their first piece to their last.
     operations: Gate,
@@ -132,12 +134,25 @@ impl Vdi {
         Vdi {
             name,
             which,
+            read_only: false,
             state: Mutex::new(state),
             operations: Gate::default(),
             pieces: Gate::default(),
             indexes: IndexLocks::default(),
             tree_lock: IndexLocks::default(),
             servers: client.servers.clone(),
+        }
+    }
+
+    /// Bytes, as far as it is known.
+    pub fn size(&self) -> u64 {
+        self.view().size
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        match self.read_only || self.which != Which::WORKING {
+            true => Err(Error::Refused(Refusal::ReadOnly)),
+            false => Ok(()),
         }
     }
 

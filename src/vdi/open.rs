@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use sheepdog_proto::Vid;
+use sheepdog_proto::{Vid, op};
 
 use super::displaced::{Family, PUT_BACK};
 use super::locks::LockGuard;
 use super::{Client, Name, Vdi, Which, inode};
 use crate::clock::Instant;
-use crate::cluster::{Backoff, Op};
+use crate::cluster::{Backoff, Cluster, Op};
 use crate::error::{Error, Refusal, Result};
 use crate::exec::{WaitList, lock};
 
@@ -26,7 +26,16 @@ pub(super) struct OpenVdis {
     pub working: BTreeMap<Name, Opened>,
     /// Handles of snapshots, by their VDI ids.
     pub snapshots: HashMap<Vid, usize>,
+    /// One for each handle that only reads.
+    readers: Vec<Reader>,
     waiters: WaitList,
+}
+
+/// A working VDI that is only read from.
+struct Reader {
+    vdi: Arc<Vdi>,
+    /// The same VDI, open for writing as well.
+    writer: Option<Arc<Vdi>>,
 }
 
 /// A working VDI of which handles are open, or are being opened, closed, or kept from it.
@@ -51,7 +60,63 @@ impl Client {
         };
         let vdi = Arc::new(self.open_working(op, name).await?);
         turn.finish(Opened::Open { vdi: vdi.clone(), handles: 1 });
+        lock(&self.open).join_readers(&name);
         Ok(vdi)
+    }
+
+    /// Opens the working VDI `name` for reading, whoever has it locked.
+    pub async fn open_read_only(&self, op: &Op, name: Name) -> Result<Arc<Vdi>> {
+        let cluster = &self.cluster;
+        self.generation(op).await?;
+        let mut backoff = Backoff::default();
+        let (vid, header) = loop {
+            let vid = inode::lookup(cluster, op, &name, &Which::WORKING).await?;
+            match Vdi::read_checked(cluster, op, vid, &name, &Which::WORKING).await {
+                Ok(header) => break (vid, header),
+                Err(error) => look_again(error, &mut backoff, cluster, op).await?,
+            }
+        };
+        let vdi = Vdi::new(self, name, Which::WORKING, header, vid, None);
+        let vdi = Arc::new(Vdi { read_only: true, ..vdi });
+        let mut open = lock(&self.open);
+        open.readers.push(Reader { vdi: vdi.clone(), writer: None });
+        open.join_readers(&name);
+        Ok(vdi)
+    }
+
+    /// What a handle reads from: a reader's from the one that is open for writing, where there is
+    /// one, so that what is written there is seen at once.
+    pub fn to_read(&self, vdi: Arc<Vdi>) -> Arc<Vdi> {
+        if !vdi.read_only {
+            return vdi;
+        }
+        let mut open = lock(&self.open);
+        // It may have come to be the same VDI by a refresh.
+        open.join_readers(&vdi.name);
+        let reader = open.readers.iter().find(|reader| Arc::ptr_eq(&reader.vdi, &vdi));
+        let writer = reader.and_then(|reader| reader.writer.as_ref());
+        match (open.working.get(&vdi.name), writer) {
+            (Some(Opened::Open { vdi, .. }), Some(writer)) if Arc::ptr_eq(vdi, writer) => {
+                writer.clone()
+            }
+            _ => vdi,
+        }
+    }
+
+    /// Gives the lock of the working VDI `name` back, whosever it is (4.10).
+    pub async fn break_lock(&self, op: &Op, name: Name) -> Result<()> {
+        let cluster = &self.cluster;
+        let vid = inode::lookup(cluster, op, &name, &Which::WORKING).await?;
+        for kind in [op::LOCK_NORMAL, op::LOCK_SHARED] {
+            inode::release(cluster, op, &name, vid, kind).await?;
+        }
+        // Ours is gone as well: released again, it would be that of whoever has it by then.
+        if let Some(Opened::Open { vdi, .. } | Opened::Left(vdi)) =
+            lock(&self.open).working.get(&name)
+        {
+            lock(&vdi.state).locked.retain(|held| *held != vid);
+        }
+        Ok(())
     }
 
     /// Closes one handle of a VDI; the last one waits for its writes and releases its lock.
@@ -62,6 +127,10 @@ impl Client {
         }
         {
             let mut open = lock(&self.open);
+            if vdi.read_only {
+                open.readers.retain(|reader| !Arc::ptr_eq(&reader.vdi, &vdi));
+                return Ok(());
+            }
             match open.working.get_mut(&vdi.name) {
                 Some(Opened::Open { handles, .. }) if *handles > 1 => {
                     *handles -= 1;
@@ -70,6 +139,7 @@ impl Client {
                 Some(entry @ Opened::Open { .. }) => *entry = Opened::InTransition,
                 _ => return Ok(()),
             }
+            open.tell_readers(&vdi);
         }
         let name = vdi.name;
         MyTurn::new(self, name, Some(Opened::Left(vdi))).end_close(op).await.map(drop)
@@ -81,12 +151,13 @@ impl Client {
         let cluster = &self.cluster;
         vdi.operations.shut();
         drop(vdi.operations.close().await);
+        lock(&self.open).part_readers(vdi);
         let removals = &self.servers.removals;
         removals.wait_for_all(cluster, op, removals.of(vdi.view().vid)).await?;
         lock(&vdi.state).closed = true;
         loop {
             let Some(vid) = lock(&vdi.state).locked.last().copied() else { break };
-            inode::release(cluster, op, &vdi.name, vid).await?;
+            inode::release(cluster, op, &vdi.name, vid, op::LOCK_NORMAL).await?;
             lock(&vdi.state).locked.retain(|other| *other != vid);
         }
         self.servers.strays.release(cluster, op).await
@@ -162,11 +233,8 @@ impl Client {
             if let Err(e) = self.servers.strays.release(cluster, op).await {
                 log::warn!("VDI {name}: its lock may remain: {e}");
             }
-            let Some(error) = error else { continue };
-            // Mostly a snapshot that came between: then the name stands for another VDI by now.
-            let is_frozen = matches!(error, Error::Refused(Refusal::NoVdi));
-            if !is_frozen || !backoff.wait_at_most(FROZEN, cluster, op).await? {
-                return Err(error);
+            if let Some(error) = error {
+                look_again(error, &mut backoff, cluster, op).await?;
             }
         }
     }
@@ -207,6 +275,53 @@ impl Client {
                 Err(Error::Refused(Refusal::Open))
             }
         }
+    }
+}
+
+impl OpenVdis {
+    /// Whether the working VDI `name` is only read from.
+    pub fn is_read(&self, name: &Name) -> bool {
+        self.readers.iter().any(|reader| reader.vdi.name == *name)
+    }
+
+    /// Readers of a VDI that is open for writing read from that, wherever it goes on. Only of the
+    /// very same: nobody follows into another VDI of the name.
+    fn join_readers(&mut self, name: &Name) {
+        let Some(Opened::Open { vdi, .. }) = self.working.get(name) else { return };
+        let vid = vdi.view().vid;
+        let readers = self.readers.iter_mut().filter(|reader| reader.vdi.name == *name);
+        for reader in readers.filter(|reader| reader.writer.is_none()) {
+            if reader.vdi.view().vid == vid {
+                reader.writer = Some(vdi.clone());
+            }
+        }
+    }
+
+    /// The readers of a VDI that is being closed go on with what it is now.
+    fn tell_readers(&self, closed: &Vdi) {
+        for reader in &self.readers {
+            if reader.writer.as_deref().is_some_and(|writer| std::ptr::eq(writer, closed)) {
+                reader.vdi.adopt(closed);
+            }
+        }
+    }
+
+    /// As [`OpenVdis::tell_readers`], for the last time.
+    fn part_readers(&mut self, closed: &Vdi) {
+        self.tell_readers(closed);
+        for reader in &mut self.readers {
+            reader.writer.take_if(|writer| std::ptr::eq(&**writer, closed));
+        }
+    }
+}
+
+/// After an open has found another VDI than it looked for: mostly a snapshot came between, and the
+/// name stands for another one by now.
+async fn look_again(error: Error, backoff: &mut Backoff, cluster: &Cluster, op: &Op) -> Result<()> {
+    let is_frozen = matches!(error, Error::Refused(Refusal::NoVdi));
+    match is_frozen && backoff.wait_at_most(FROZEN, cluster, op).await? {
+        true => Ok(()),
+        false => Err(error),
     }
 }
 

@@ -10,9 +10,9 @@ use super::inode::{self, standing};
 use super::io::{Piece, objects, piece};
 use super::outcome::{Outcome, Step};
 use super::stale::Retries;
-use super::{Vdi, View, Which, btree, closed};
+use super::{Vdi, View, btree, closed};
 use crate::cluster::{Cluster, Op};
-use crate::error::{Error, Refusal, Result};
+use crate::error::{Error, Result};
 use crate::exec::try_for_each_concurrent;
 use crate::net::SendBuf;
 
@@ -34,14 +34,32 @@ pub enum ExtentKind {
     Shared,
 }
 
+/// What becomes of the objects of a range that is made to read as zeros.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Space {
+    Freed,
+    /// The VDI keeps those that it has, and gets its own where they are a parent's.
+    Kept,
+}
+
 impl Vdi {
     /// Makes a range read as zeros, and frees the objects wholly inside it. The last object of the
     /// VDI counts as inside when the range reaches the VDI's end.
     pub async fn discard(&self, cluster: &Cluster, op: &Op, offset: u64, len: u64) -> Result<()> {
+        self.zero(cluster, op, offset, len, Space::Freed).await
+    }
+
+    /// Makes a range read as zeros.
+    pub async fn zero(
+        &self,
+        cluster: &Cluster,
+        op: &Op,
+        offset: u64,
+        len: u64,
+        space: Space,
+    ) -> Result<()> {
         let _patient = cluster.be_patient(op);
-        if self.which != Which::WORKING {
-            return Err(Error::Refused(Refusal::ReadOnly));
-        }
+        self.check_writable()?;
         let _operation = self.operations.pass().await.ok_or_else(closed)?;
         let view = self.view_of_range(cluster, op, offset, len).await?;
         let len = usize::try_from(len).map_err(|_| Error::Invalid("the length"))?;
@@ -68,7 +86,7 @@ impl Vdi {
             }
             try_for_each_concurrent(named.into_iter().map(|index| {
                 let piece = piece(index, offset, len, view.shift);
-                self.discard_piece(cluster, op, piece)
+                self.zero_piece(cluster, op, piece, space)
             }))
             .await?;
         }
@@ -77,8 +95,15 @@ impl Vdi {
         self.servers.removals.wait_for_all(cluster, op, going).await
     }
 
-    /// Frees the object that a piece is, or writes zeros to the piece where it is only part of one.
-    async fn discard_piece(&self, cluster: &Cluster, op: &Op, piece: Piece) -> Result<()> {
+    /// Frees the object that a piece is, or writes zeros to the piece where it is only part of one,
+    /// or the space is kept.
+    async fn zero_piece(
+        &self,
+        cluster: &Cluster,
+        op: &Op,
+        piece: Piece,
+        space: Space,
+    ) -> Result<()> {
         let mut retries = Retries::default();
         loop {
             let pass = self.pieces.pass().await.ok_or_else(closed)?;
@@ -87,7 +112,7 @@ impl Vdi {
             let end = start + u64::from(piece.offset) + piece.range.len() as u64;
             // The last object ends with the VDI.
             let whole = piece.offset == 0 && end >= view.size.min(start + (1 << view.shift));
-            let step = if whole {
+            let step = if whole && space == Space::Freed {
                 self.discard_once(cluster, op, &view, piece.index).await
             } else {
                 self.zero_once(cluster, op, &view, &piece).await
@@ -172,9 +197,7 @@ impl Vdi {
     /// comes back when the VDI grows again (5.6).
     pub async fn resize(&self, cluster: &Cluster, op: &Op, size: u64) -> Result<()> {
         let _patient = cluster.be_patient(op);
-        if self.which != Which::WORKING {
-            return Err(Error::Refused(Refusal::ReadOnly));
-        }
+        self.check_writable()?;
         if size == 0 {
             return Err(Error::Invalid("the size is 0"));
         }

@@ -22,9 +22,7 @@ impl Client {
     /// Makes what `vdi` holds now a snapshot with `tag`; `vdi` goes on as the working VDI. Returns
     /// the snapshot's VDI id.
     pub async fn snapshot(&self, op: &Op, vdi: &Vdi, tag: &[u8]) -> Result<Vid> {
-        if vdi.which != Which::WORKING {
-            return Err(Error::Refused(Refusal::ReadOnly));
-        }
+        vdi.check_writable()?;
         if tag.is_empty() {
             return Err(Error::Invalid("the tag is empty"));
         }

@@ -2,7 +2,7 @@
 //! discarded parts of it (5.3, 5.7).
 
 use sheepdog_proto::inode::STORE_ARRAY;
-use sheepdog_proto::{InodeHeader, Vid};
+use sheepdog_proto::{InodeHeader, Vid, op};
 
 use super::displaced::{Family, PUT_BACK};
 use super::inode::{self, is_gone};
@@ -218,6 +218,17 @@ impl Vdi {
         Ok(())
     }
 
+    /// Goes on as what `other` is known to be, which was the same VDI.
+    pub(super) fn adopt(&self, other: &Vdi) {
+        let (vid, header) = {
+            let state = lock(&other.state);
+            (state.vid, state.header)
+        };
+        if let Err(error) = self.install(vid, header, &mut Retries::default()) {
+            log::warn!("VDI {}: {error}", self.name);
+        }
+    }
+
     /// The size became another.
     pub(super) fn set_size(&self, size: u64) {
         lock(&self.state).header.vdi_size = size.into();
@@ -287,6 +298,9 @@ impl Vdi {
     /// A lock stays on the VDI id it was taken for: where the cluster has locks, the new one must
     /// be taken, and the old one released (4.10, 5.7).
     async fn move_lock(&self, cluster: &Cluster, op: &Op, vid: Vid) -> Result<()> {
+        if self.read_only {
+            return Ok(());
+        }
         if !lock(&self.state).locked.contains(&vid) {
             let locked = self.servers.strays.lock(cluster, op, &self.name).await?;
             let mut guard = Some(LockGuard::new(&self.servers.strays, self.name, locked));
@@ -309,7 +323,7 @@ impl Vdi {
         loop {
             let old = lock(&self.state).locked.iter().copied().find(|held| *held != vid);
             let Some(old) = old else { return Ok(()) };
-            inode::release(cluster, op, &self.name, old).await?;
+            inode::release(cluster, op, &self.name, old, op::LOCK_NORMAL).await?;
             lock(&self.state).locked.retain(|held| *held != old);
         }
     }

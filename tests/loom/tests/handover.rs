@@ -54,6 +54,15 @@ impl Peer {
         })
     }
 
+    /// What a close does, after it has cancelled all.
+    fn end(&self) {
+        self.tasks.refuse();
+        block_on(self, async {
+            self.tasks.ended(0).await;
+            self.lead.left(1).await;
+        });
+    }
+
     /// A request and its answer.
     async fn exchange(&self) {
         let request = Arc::new(Request::default());
@@ -474,8 +483,7 @@ fn a_close_waits_for_the_callbacks_of_other_threads() {
             thread::spawn(move || peer.dispatch())
         };
         peer.tasks.agenda.close();
-        peer.tasks.finish_all();
-        peer.lead.wait_until_empty();
+        peer.end();
         peer.tasks.agenda.deliver_last();
         assert_eq!(running.load(Ordering::Relaxed), 0);
         closed.store(1, Ordering::Relaxed);
@@ -491,8 +499,7 @@ fn a_close_inside_a_callback_does_not_wait_for_itself() {
             let peer = peer.clone();
             Box::new(move || {
                 peer.tasks.agenda.close();
-                peer.tasks.finish_all();
-                peer.lead.wait_until_empty();
+                peer.end();
                 peer.tasks.agenda.deliver_last();
             })
         };
@@ -525,10 +532,59 @@ fn a_close_waits_for_requests_that_other_threads_are_at() {
                     }
                 })
             };
-            peer.tasks.finish_all();
+            peer.end();
             peer.tasks.agenda.deliver_last();
             assert_eq!(delivered.load(Ordering::Relaxed), 2);
             other.join().unwrap();
         });
     }
+}
+
+/// A close that is told of by a callback: that comes last, whoever dispatches, and somebody is told
+/// to.
+#[test]
+fn the_last_callback_comes_when_no_other_runs() {
+    check(2, || {
+        let peer = Peer::new();
+        let descriptor = told(&peer);
+        let (others, closed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        for _ in 0..2 {
+            let (others, closed) = (others.clone(), closed.clone());
+            let completion: Completion = Box::new(move || {
+                thread::yield_now();
+                assert_eq!(closed.load(Ordering::Relaxed), 0, "the program's context is gone");
+                others.fetch_add(1, Ordering::Relaxed);
+            });
+            peer.tasks.spawn(move || async move { Some(completion) });
+        }
+        let last: Completion = {
+            let (peer, others, closed) = (peer.clone(), others.clone(), closed.clone());
+            Box::new(move || {
+                assert_eq!(others.load(Ordering::Relaxed), 2);
+                closed.fetch_add(1, Ordering::Relaxed);
+                // Whoever else waits is to find that out.
+                peer.tasks.agenda.close();
+            })
+        };
+        let other = {
+            let peer = peer.clone();
+            thread::spawn(move || peer.dispatch())
+        };
+        peer.tasks.agenda.end();
+        {
+            let end = peer.clone();
+            peer.tasks.spawn_last(move || async move {
+                end.tasks.ended(1).await;
+                end.lead.left(0).await;
+                last
+            });
+        }
+        while closed.load(Ordering::Relaxed) == 0 {
+            descriptor.wait();
+            peer.dispatch();
+            thread::yield_now();
+        }
+        other.join().unwrap();
+        assert_eq!(closed.load(Ordering::Relaxed), 1);
+    });
 }
