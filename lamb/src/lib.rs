@@ -22,12 +22,15 @@
 
 mod admin;
 mod attr;
+mod budget;
 mod buf;
 mod cluster;
 mod config;
 mod conn;
 mod mimic;
 mod object;
+mod outbox;
+mod poller;
 mod pool;
 mod refs;
 mod request;
@@ -35,7 +38,7 @@ mod server;
 mod store;
 mod vdi;
 
-pub use server::{Address, Options, Server, Stopper};
+pub use server::{Address, LEAST_MEMORY, Options, Server, Stopper};
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 

@@ -8,7 +8,7 @@ use std::thread;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use lamb::{Options, Server};
+use lamb::{LEAST_MEMORY, Options, Server};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -42,6 +42,10 @@ struct Args {
     #[arg(long = "mimic-1.0")]
     mimic: bool,
 
+    /// The memory to use, in bytes or with K, M or G: peers that want more have to wait
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = size)]
+    memory: usize,
+
     /// Where the objects are; created if missing
     dir: PathBuf,
 }
@@ -49,6 +53,21 @@ struct Args {
 fn resolve(text: &str) -> Result<SocketAddr, String> {
     let mut addresses = text.to_socket_addrs().map_err(|err| err.to_string())?;
     addresses.next().ok_or_else(|| "no such address".to_owned())
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    let (digits, shift) = match text.strip_suffix(['K', 'M', 'G']) {
+        Some(digits) if text.ends_with('K') => (digits, 10),
+        Some(digits) if text.ends_with('M') => (digits, 20),
+        Some(digits) => (digits, 30),
+        None => (text, 0),
+    };
+    let size = digits.parse::<usize>().ok().and_then(|n| n.checked_mul(1 << shift));
+    match size {
+        Some(size) if size >= LEAST_MEMORY => Ok(size),
+        Some(_) => Err(format!("it has to be at least {}M", LEAST_MEMORY >> 20)),
+        None => Err("not a size such as 256M".to_owned()),
+    }
 }
 
 fn main() -> ExitCode {
@@ -74,6 +93,7 @@ fn run(args: Args) -> Result<()> {
         use_lock: args.use_lock,
         allow_remote: args.allow_remote,
         mimic: args.mimic,
+        memory: args.memory,
     })?;
     for address in server.addresses() {
         announce(&format!("lamb: listening on {address}"));

@@ -14,7 +14,7 @@ use sheepdog_proto::{InodeHeader, MAX_DATA_OBJECTS, Oid, Request, SdResult, Vid}
 
 use crate::cluster::{Cluster, State, Vdi, count, disk, entries, object_len, read_header};
 use crate::request::{Answer, Out, room};
-use crate::store::Object;
+use crate::store::{Data, Object};
 use crate::{lock, read, write};
 
 /// Bytes of a btree node object (3.2).
@@ -46,7 +46,7 @@ impl Cluster {
         Ok(Part { object, offset, len })
     }
 
-    pub fn create_object(&self, request: &Request, data: &[u8]) -> Result<Answer, SdResult> {
+    pub fn create_object(&self, request: &Request, data: Data) -> Result<Answer, SdResult> {
         count(&self.stat.writes, 1);
         check_payload(request)?;
         let (oid, offset) = (oid_of(request)?, offset_of(request)?);
@@ -56,6 +56,7 @@ impl Cluster {
             if cow {
                 return Err(SdResult::INVALID_PARMS);
             }
+            let data = data.bytes().ok_or(SdResult::INVALID_PARMS)?;
             return self.create_inode(oid.vid(), offset, data);
         }
         let vdi = self.vdi(oid.vid());
@@ -84,17 +85,18 @@ impl Cluster {
                 if let Some(base) = base {
                     object.fill_from(&base)?;
                 }
-                object.fill(data, offset)
+                object.store(data, offset)
             })
             .map_err(disk)?;
         Ok(Answer::OK)
     }
 
-    pub fn write_object(&self, request: &Request, data: &[u8]) -> Result<Answer, SdResult> {
+    pub fn write_object(&self, request: &Request, data: Data) -> Result<Answer, SdResult> {
         count(&self.stat.writes, 1);
         check_payload(request)?;
         let (oid, offset) = (oid_of(request)?, offset_of(request)?);
         if oid.kind() == Some(OidKind::Inode) {
+            let data = data.bytes().ok_or(SdResult::INVALID_PARMS)?;
             return self.write_inode(oid.vid(), offset, data);
         }
         let vdi = match oid.kind() {
@@ -108,7 +110,7 @@ impl Cluster {
         }
         let object = self.object(oid)?;
         check_end(offset, data.len(), object.len())?;
-        self.store.write(oid, &object, data, offset).map_err(disk)?;
+        self.store.write_data(oid, &object, data, offset).map_err(disk)?;
         Ok(Answer::OK)
     }
 

@@ -82,6 +82,55 @@ pub struct Object {
     settled: AtomicBool,
 }
 
+/// What is to be stored: in memory, or in a file where that is too much.
+#[derive(Clone, Copy)]
+pub enum Data<'a> {
+    Bytes(&'a [u8]),
+    File(&'a Spool),
+}
+
+impl<'a> Data<'a> {
+    pub fn len(self) -> usize {
+        match self {
+            Data::Bytes(bytes) => bytes.len(),
+            Data::File(spool) => spool.len as usize,
+        }
+    }
+
+    pub fn bytes(self) -> Option<&'a [u8]> {
+        match self {
+            Data::Bytes(bytes) => Some(bytes),
+            Data::File(_) => None,
+        }
+    }
+}
+
+/// A file without a name for a payload that is too large for the memory. A failure to store it
+/// shows when it is used, once the peer has sent all of it.
+pub struct Spool {
+    file: io::Result<Object>,
+    len: u64,
+}
+
+impl Spool {
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub fn append(&mut self, data: &[u8]) {
+        if let Ok(object) = &self.file
+            && let Err(err) = object.fill(data, self.len)
+        {
+            self.file = Err(err);
+        }
+        self.len += data.len() as u64;
+    }
+
+    fn object(&self) -> io::Result<&Object> {
+        self.file.as_ref().map_err(|err| io::Error::new(err.kind(), err.to_string()))
+    }
+}
+
 impl Object {
     /// Bytes of the object.
     pub fn len(&self) -> u64 {
@@ -115,6 +164,16 @@ impl Object {
         self.file.write_all_at(data, offset)
     }
 
+    /// The same, wherever the data is.
+    pub fn store(&self, data: Data, offset: u64) -> io::Result<()> {
+        match data {
+            Data::Bytes(bytes) => self.fill(bytes, offset),
+            Data::File(spool) => {
+                self.copy_range(spool.object()?, 0..spool.len, offset, &mut Buf::default())
+            }
+        }
+    }
+
     /// Calls `each` for the parts of `range` that hold data, in order; the rest reads as zeros.
     pub fn extents(
         &self,
@@ -146,16 +205,20 @@ impl Object {
             return Ok(());
         }
         let mut buf = Buf::default();
-        base.extents(0..self.len.min(base.len), |part| self.copy_extent(base, part, &mut buf))
+        base.extents(0..self.len.min(base.len), |part| {
+            let to = part.start;
+            self.copy_range(base, part, to, &mut buf)
+        })
     }
 
-    fn copy_extent(
+    fn copy_range(
         &self,
         base: &Object,
         part: std::ops::Range<u64>,
+        mut to: u64,
         buf: &mut Buf,
     ) -> io::Result<()> {
-        let (mut from, mut to) = (part.start, part.start);
+        let mut from = part.start;
         while from < part.end {
             let len = (part.end - from) as usize;
             match copy_file_range(&base.file, Some(&mut from), &self.file, Some(&mut to), len) {
@@ -164,9 +227,9 @@ impl Object {
                 _ => {
                     let chunk = buf.grow(len.min(CHUNK));
                     base.read(chunk, from)?;
-                    self.fill(chunk, from)?;
+                    self.fill(chunk, to)?;
                     from += chunk.len() as u64;
-                    to = from;
+                    to += chunk.len() as u64;
                     buf.clear();
                 }
             }
@@ -331,6 +394,26 @@ impl Store {
             object.settled.store(true, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// A file for a payload that is yet to arrive.
+    pub fn spool(&self) -> Spool {
+        let temp = Temp::new(self);
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create_new(true).mode(0o600).open(&temp.path);
+        let object = |file| Object { file, len: 0, settled: AtomicBool::new(true) };
+        Spool { file: file.map(object), len: 0 }
+    }
+
+    /// Overwrites a part of an object, whatever is to be stored there.
+    pub fn write_data(&self, oid: Oid, object: &Object, data: Data, offset: u64) -> io::Result<()> {
+        match data {
+            Data::Bytes(bytes) => self.write(oid, object, bytes, offset),
+            data => {
+                object.store(data, offset)?;
+                self.sync(oid, object)
+            }
+        }
     }
 
     /// Overwrites a part of an object.
