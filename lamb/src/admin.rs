@@ -102,14 +102,32 @@ impl Cluster {
 
         let _format = write(&self.format);
         let _order = lock(&self.order);
-        // Said before it is begun, so that the next start finishes it after a crash.
-        config.save(self.store.dir()).map_err(disk)?;
+        // Whatever needs space comes first: after that nothing is left that could fail usually.
+        let dir = self.store.dir();
+        let next = Config { wiping: false, ..config.clone() };
+        let fresh = self
+            .store
+            .with_reserve(|| {
+                next.write_aside(dir, Config::NEXT)?;
+                config.write_aside(dir, Config::TEMP)?;
+                self.store.prepare_wipe()
+            })
+            .map_err(disk)?;
+        // Said before it is begun, so that the next start finishes it after a crash; and never is
+        // anything acknowledged in between that the next start would remove.
+        let wiped = Config::put_in_place(dir, Config::TEMP)
+            .and_then(|()| self.store.wipe(fresh))
+            .and_then(|()| Config::put_in_place(dir, Config::NEXT));
+        if let Err(err) = wiped {
+            crate::end_for(format_args!("formatting failed halfway: {err}"));
+        }
+        self.store.keep_reserve();
         write(&self.vdis).clear();
+        lock(&self.runs).clear();
+        self.announced.store(0, Ordering::Relaxed);
         *lock(&self.refs) = Refs::default();
         lock(&self.locks).clear();
-        self.store.wipe().map_err(disk)?;
-        config.wiping = false;
-        config.save(self.store.dir()).map_err(disk)?;
+        let config = next;
         self.note_shift(config.block_size_shift);
         log::info!("formatted: {config:?}");
         *write(&self.config) = config;

@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::mimic::Mimic;
 use crate::refs::Refs;
 use crate::store::{CHUNK, Object, Store};
+use crate::vdi::Run;
 use crate::{lock, read, write};
 
 pub struct Cluster {
@@ -31,6 +32,11 @@ pub struct Cluster {
     ///
     /// No other lock is taken under this one.
     pub vdis: RwLock<HashMap<Vid, Arc<Vdi>>>,
+    /// What is known of long rows of ids, so that a name that was deleted and created many times
+    /// is found as fast as another one.
+    pub runs: Mutex<HashMap<Vid, Run>>,
+    /// VDIs that were announced since the start.
+    pub announced: AtomicU64,
     pub refs: Mutex<Refs>,
     /// Who holds which VDI (4.10). In memory only, as on the real server.
     pub locks: Mutex<HashMap<Vid, Lock>>,
@@ -159,14 +165,17 @@ impl Cluster {
         }
         let store = Arc::new(Store::open(dir, options.sync, open_files)?);
         if config.wiping {
-            store.wipe()?;
+            store.wipe(store.prepare_wipe()?)?;
             config.wiping = false;
             config.save(dir)?;
         }
+        store.keep_reserve();
         let cluster = Cluster {
             store: store.clone(),
             config: RwLock::new(config),
             vdis: RwLock::default(),
+            runs: Mutex::default(),
+            announced: AtomicU64::new(0),
             refs: Mutex::default(),
             locks: Mutex::default(),
             order: Mutex::default(),
@@ -185,6 +194,8 @@ impl Cluster {
             cluster.finish_snapshots()?;
             cluster.count_refs()?;
             cluster.reclaim()?;
+            cluster.reclaim_attrs()?;
+            cluster.recycle_all().map_err(|err| io::Error::other(err.to_string()))?;
         }
         Ok(cluster)
     }
@@ -231,7 +242,7 @@ impl Cluster {
     pub fn freeze(&self, vid: Vid, state: &mut State, time: u64) -> io::Result<()> {
         let object = self.store.get(vid.inode())?.ok_or(io::ErrorKind::NotFound)?;
         let time = time.max(1);
-        self.store.write(vid.inode(), &object, &time.to_le_bytes(), SNAP_CTIME_OFFSET.into())?;
+        self.store.write_for_good(&object, &time.to_le_bytes(), SNAP_CTIME_OFFSET.into())?;
         state.header.snap_ctime = time.into();
         Ok(())
     }
@@ -343,6 +354,11 @@ impl Cluster {
     /// Whether LOCK_VDI locks (4.10).
     pub fn locks_vdis(&self) -> bool {
         self.flags() & cluster_flag::USE_LOCK != 0
+    }
+
+    /// Whether VDI ids are used again, and do not come from hashing (3.3).
+    pub fn recycles(&self) -> bool {
+        self.mimic.is_none() && read(&self.config).flags & cluster_flag::RECYCLE_VID != 0
     }
 
     pub fn vdi(&self, vid: Vid) -> Option<Arc<Vdi>> {

@@ -20,9 +20,11 @@ use std::sync::{Arc, Mutex};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 use sheepdog_proto::header::HEADER_LEN;
+use sheepdog_proto::inode::map_entry_offset;
+use sheepdog_proto::oid::OidKind;
 use sheepdog_proto::op::{self, FLAG_COW};
 use sheepdog_proto::zerocopy::FromBytes;
-use sheepdog_proto::{Oid, Request};
+use sheepdog_proto::{MAX_DATA_OBJECTS, Oid, Request};
 
 use crate::budget::{Account, Charge, POCKET};
 use crate::buf::{Buf, SMALL};
@@ -106,8 +108,8 @@ enum Way {
     Long,
 }
 
-/// What a request reads and writes: at most two objects.
-type Claims = [Option<Claim>; 2];
+/// What a request reads and writes: at most three objects.
+type Claims = [Option<Claim>; 3];
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Claim {
@@ -904,20 +906,27 @@ fn claims(request: &Request, objects_too: bool) -> Claims {
     let part = start..start + u64::from(request.data_length.get());
     let claim = |oid: u64, range, writes| objects_too.then_some(Claim { oid, range, writes });
     let oid = arm.oid.get();
+    // Where the VDI's map says whether there is the object: nothing is created there before what
+    // the map named has been given up.
+    let entry = |writes| {
+        let oid = Oid(oid);
+        let data = oid.kind() == Some(OidKind::Data) && oid.index() < MAX_DATA_OBJECTS;
+        let at = data.then(|| u64::from(map_entry_offset(oid.index())))?;
+        claim(oid.vid().inode().0, at..at + 4, writes)
+    };
     match request.opcode {
-        op::READ_OBJ => [claim(oid, part, false), None],
-        op::WRITE_OBJ => [claim(oid, part, true), None],
+        op::READ_OBJ => [claim(oid, part, false), None, None],
+        op::WRITE_OBJ => [claim(oid, part, true), None, None],
         op::CREATE_AND_WRITE_OBJ if request.flags.get() & FLAG_COW != 0 => {
-            [claim(oid, ALL, true), claim(arm.cow_oid.get(), ALL, false)]
+            [claim(oid, ALL, true), claim(arm.cow_oid.get(), ALL, false), entry(false)]
         }
-        op::CREATE_AND_WRITE_OBJ | op::REMOVE_OBJ => [claim(oid, ALL, true), None],
-        // The object and its map entry.
-        op::DISCARD_OBJ => [claim(oid, ALL, true), claim(Oid(oid).vid().inode().0, ALL, true)],
+        op::CREATE_AND_WRITE_OBJ | op::REMOVE_OBJ => [claim(oid, ALL, true), entry(false), None],
+        op::DISCARD_OBJ => [claim(oid, ALL, true), entry(true), None],
         // Serialised with each other by the cluster, in arrival order by this (0.5).
         op::NEW_VDI..=op::GET_VDI_INFO | op::DEL_VDI | op::GET_VDI_ATTR | op::NOTIFY_VDI_ADD => {
-            [Some(Claim { oid: 0, range: ALL, writes: true }), None]
+            [Some(Claim { oid: 0, range: ALL, writes: true }), None, None]
         }
-        _ => [None, None],
+        _ => [None, None, None],
     }
 }
 
@@ -971,6 +980,10 @@ mod tests {
             (discard(a), create(a), true),
             (discard(a), write(vid.inode(), 4664, 4), true),
             (discard(a), read(b, 0, 1), false),
+            (discard(a), write(vid.inode(), 0, 4664), false),
+            (write(vid.inode(), 4664, 8), create(a), true),
+            (write(vid.inode(), 4664, 8), create(b), false),
+            (write(vid.inode(), 4664, 8), write(a, 0, 1), false),
             (cluster(op::NEW_VDI), cluster(op::GET_VDI_INFO), true),
             (cluster(op::LOCK_VDI), cluster(op::GET_VDI_ATTR), true),
             (cluster(op::NEW_VDI), cluster(op::READ_VDIS), false),

@@ -1,5 +1,8 @@
 //! The program lamb: arguments, log, signals. Everything else is the library beside it.
 
+mod log_to_stderr;
+
+use std::backtrace::Backtrace;
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -81,7 +84,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<()> {
-    log::set_logger(&Stderr).context("cannot log")?;
+    log::set_logger(log_to_stderr::start()?).context("cannot log")?;
     log::set_max_level(log::LevelFilter::Info);
     end_at_first_panic();
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot wait for signals")?;
@@ -105,6 +108,7 @@ fn run(args: Args) -> Result<()> {
         }
     });
     server.wait();
+    log::logger().flush();
     Ok(())
 }
 
@@ -117,26 +121,9 @@ fn announce(line: &str) {
 /// A server that has lost one thread to a defect is worse than none: it ends, and whoever starts it
 /// again finds a sound store.
 fn end_at_first_panic() {
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        report(info);
+    std::panic::set_hook(Box::new(|info| {
+        log::error!("{info}\n{}", Backtrace::capture());
+        log::logger().flush();
         std::process::abort();
     }));
-}
-
-struct Stderr;
-
-impl log::Log for Stderr {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() <= log::max_level()
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
-            let level = record.level().as_str().to_ascii_lowercase();
-            let _ = writeln!(io::stderr().lock(), "lamb: {level}: {}", record.args());
-        }
-    }
-
-    fn flush(&self) {}
 }

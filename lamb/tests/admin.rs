@@ -106,7 +106,7 @@ fn formatting_starts_anew() {
     let arm = ClusterArm {
         ctime: (7 << 32).into(),
         copies: 3,
-        flags: (cluster_flag::USE_LOCK | cluster_flag::RECYCLE_VID | cluster_flag::DISKMODE).into(),
+        flags: (cluster_flag::USE_LOCK | cluster_flag::DISKMODE).into(),
         block_size_shift: 24,
         ..ClusterArm::default()
     };
