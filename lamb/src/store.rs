@@ -829,6 +829,13 @@ fn empty(dir: &Path, stop: &AtomicBool) -> io::Result<()> {
 /// Empty directories, to take the places of those of a store.
 pub struct Fresh(PathBuf);
 
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        // Mostly it is not there any more.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
 /// A file that is removed unless it is renamed away.
 struct Temp {
     path: PathBuf,
