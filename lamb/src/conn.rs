@@ -258,9 +258,21 @@ impl Connection {
 
     /// Since when the connection is idle, if it is.
     pub fn idle_since(&self) -> Option<u32> {
-        let waits = lock(&self.traffic).waits;
-        let idle = matches!(waits, Some(Wait::Request | Wait::Rest)) && self.account.held() == 0;
-        idle.then(|| self.moved.load(Ordering::Relaxed))
+        self.is_idle(&lock(&self.traffic)).then(|| self.moved.load(Ordering::Relaxed))
+    }
+
+    /// Takes an idle connection out of service; false if it is none any more.
+    pub fn retire(&self) -> bool {
+        let mut traffic = lock(&self.traffic);
+        let idle = self.is_idle(&traffic);
+        if idle {
+            traffic.waits = None;
+        }
+        idle
+    }
+
+    fn is_idle(&self, traffic: &Traffic) -> bool {
+        matches!(traffic.waits, Some(Wait::Request | Wait::Rest)) && self.account.held() == 0
     }
 
     /// Since when it is the peer's turn to go on, while the connection holds memory that others
@@ -344,7 +356,7 @@ impl Connection {
     fn execute(self: &Arc<Self>, mut task: Task) {
         let shared = &self.shared;
         if room(&task.request) > SMALL {
-            task.out = shared.spares.take();
+            task.out = shared.spares.take(room(&task.request).min(STREAM_FROM) + HEADER_LEN);
         }
         if let Some(mimic) = &shared.cluster.mimic {
             mimic.dawdle(&task.request);
@@ -646,7 +658,7 @@ impl Reader {
                     match conn.take(need + answer_cost(&request)) {
                         Err(wait) => Came::Wait(wait),
                         Ok(charge) => {
-                            let buf = conn.shared.spares.take();
+                            let buf = conn.shared.spares.take(need);
                             arrival = match len > SPOOL_FROM {
                                 true => {
                                     Arrival::File(conn.shared.cluster.store.spool(), buf, charge)
@@ -809,7 +821,7 @@ impl Reader {
             return Ok(None);
         }
         let len = PIECE.min(part.len);
-        let mut out = conn.shared.spares.take();
+        let mut out = conn.shared.spares.take(len);
         // The header promised the data: if the disk fails now, all that is left is to cut.
         part.object.read(out.grow(len), part.offset)?;
         part.offset += len as u64;

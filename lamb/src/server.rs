@@ -49,7 +49,7 @@ const CREW: usize = 256;
 /// How long a thread stays with a connection that says nothing.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// Seconds after which a peer that does not go on loses the memory that others wait for.
-const STALLED: u32 = 5;
+const STALLED: u32 = 3;
 /// How long a client may take to read its last answers when the server ends.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long the server takes to end at most, whatever it is doing.
@@ -157,6 +157,8 @@ pub struct Shared {
     stopper: Stopper,
     /// Seconds since the start.
     clock: AtomicU32,
+    /// When something was said last that happens again and again.
+    complained: AtomicU32,
     ending: AtomicBool,
 }
 
@@ -218,6 +220,7 @@ impl Server {
             changed: Condvar::new(),
             stopper: stopper.clone(),
             clock: AtomicU32::new(0),
+            complained: AtomicU32::new(0),
             ending: AtomicBool::new(false),
         });
         let (ended, end_of_pollers) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -339,7 +342,9 @@ impl Acceptor {
                 }
                 next += 1;
                 if let Err(err) = self.accept(listener, next) {
-                    log::warn!("cannot take a connection: {err}");
+                    if self.shared.may_complain() {
+                        log::warn!("cannot take a connection: {err}");
+                    }
                     // Mostly too many open files: wait for some of them to be closed.
                     thread::sleep(Duration::from_millis(50));
                 }
@@ -406,13 +411,23 @@ impl Shared {
     /// Ends the connection that has been idle for longest; false if none is.
     fn shed(&self) -> bool {
         let idle = self.all().into_iter().filter_map(|conn| Some((conn.idle_since()?, conn)));
-        let Some((since, conn)) = idle.min_by_key(|(since, conn)| (*since, conn.id)) else {
+        let mut idle: Vec<_> = idle.collect();
+        idle.sort_by_key(|(since, conn)| (*since, conn.id));
+        let Some((since, conn)) = idle.into_iter().find(|(_, conn)| conn.retire()) else {
             return false;
         };
-        let idle = self.now().saturating_sub(since);
-        log::info!("too many connections: one ends that has been idle for {idle} s");
-        conn.cut();
+        self.remove(conn.id, Wish::Nothing);
+        if self.may_complain() {
+            let idle = self.now().saturating_sub(since);
+            log::warn!("too many connections: ending those that are idle, one of {idle} s");
+        }
         true
+    }
+
+    /// Whether something may be said that happens again and again: once a second at most.
+    fn may_complain(&self) -> bool {
+        let now = self.now() + 1;
+        self.complained.swap(now, Ordering::Relaxed) != now
     }
 
     /// Looks after connections, once a second.
