@@ -57,7 +57,7 @@ impl Cluster {
     fn node(&self, peer: Peer) -> SdNode {
         let nid = NodeId::of(peer.node);
         let [.., a, b, c, d] = nid.addr;
-        let space = self.store.space().map_or(0, |(size, _)| size);
+        let space = self.size_at_start;
         SdNode {
             nid,
             nr_vnodes: VNODES.into(),

@@ -52,6 +52,8 @@ pub struct Cluster {
     use_lock: bool,
     /// Present with `--mimic-1.0`.
     pub mimic: Option<Mimic>,
+    /// Bytes that objects may take, as the node list says them: as they were at the start.
+    pub size_at_start: u64,
     /// Bytes of the largest object that any VDI has had.
     largest: AtomicU64,
 }
@@ -185,6 +187,7 @@ impl Cluster {
             log_level: AtomicI32::new(6),
             use_lock: options.use_lock,
             mimic: mimic.then(|| Mimic::start(store.clone())).transpose()?,
+            size_at_start: store.space()?.0,
             largest: AtomicU64::new(0),
         };
         let shift = read(&cluster.config).block_size_shift;

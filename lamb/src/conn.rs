@@ -373,8 +373,9 @@ impl Connection {
             self.cut();
             return self.finish(task);
         }
-        let payload = task.payload.data(None);
-        if shared.cluster.execute_slice(&task.request, payload, &mut task.progress, &mut task.out) {
+        let Task { request, payload, progress, out, .. } = &mut task;
+        let data = payload.data(None);
+        if shared.cluster.execute_slice(request, data, self.peer, progress, out) {
             return self.finish(task);
         }
         let conn = self.clone();

@@ -108,25 +108,38 @@ impl Cluster {
     pub fn execute(&self, request: &Request, payload: Data, peer: Peer, out: &mut Buf) -> Wish {
         let start = out.len();
         out.grow(HEADER_LEN).fill(0);
-        self.count_begun(request, payload.len());
+        // What is asked about node and cluster is no work of a gateway's (3.11).
+        let counts = is_of_objects(request.opcode);
+        if counts {
+            count(&self.stat.total, 1);
+            count(&self.stat.active, 1);
+            count(&self.stat.rx, payload.len());
+        }
         let start_of_data = out.len();
         let mut data = Out { buf: out, start: start_of_data, room: room_of_answer(request) };
         let answer = self.perform(request, payload, peer, &mut data);
-        self.stat.active.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        if counts {
+            self.stat.active.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        }
 
         if !answer.result.is_success() && request.opcode != op::OIDS_EXIST {
             out.truncate(start_of_data);
         }
-        count(&self.stat.tx, out.len() - start_of_data);
+        if counts {
+            count(&self.stat.tx, out.len() - start_of_data);
+        }
         finish(request, &answer, out, start);
         log::trace!("{} -> {:?}", op::name(request.opcode), answer.result);
         let stop = matches!(request.opcode, op::SHUTDOWN | op::KILL_NODE);
         if stop && answer.result.is_success() { Wish::Stop } else { Wish::Nothing }
     }
 
-    /// Whether a request takes so long that it is executed by [`Self::execute_slice`].
+    /// Whether a request may take so long that it is executed by [`Self::execute_slice`]: it goes
+    /// through whole objects, or through all of them.
     pub fn is_long(&self, request: &Request) -> bool {
-        matches!(request.opcode, op::GET_HASH | op::OIDS_EXIST) && version_is_known(request)
+        let opcode = request.opcode;
+        let all = matches!(opcode, op::STAT_SHEEP | op::MD_INFO | op::GET_OBJ_LIST);
+        (all || is_sliced(opcode)) && version_is_known(request)
     }
 
     /// Executes a part of a long request; true if that was the last, and the response is complete.
@@ -134,12 +147,16 @@ impl Cluster {
         &self,
         request: &Request,
         payload: Data,
+        peer: Peer,
         progress: &mut Progress,
         out: &mut Buf,
     ) -> bool {
+        if !is_sliced(request.opcode) {
+            self.execute(request, payload, peer, out);
+            return true;
+        }
         if let Progress::New = progress {
             out.grow(HEADER_LEN).fill(0);
-            self.count_begun(request, payload.len());
         }
         let mut data = Out { buf: out, start: HEADER_LEN, room: room_of_answer(request) };
         let payload = payload.bytes().unwrap_or_default();
@@ -149,15 +166,8 @@ impl Cluster {
             _ => self.oids_exist(payload, progress, &mut data),
         };
         let Some(answer) = done.unwrap_or_else(|result| Some(result.into())) else { return false };
-        self.stat.active.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
         finish(request, &answer, out, 0);
         true
-    }
-
-    fn count_begun(&self, _request: &Request, received: usize) {
-        count(&self.stat.total, 1);
-        count(&self.stat.active, 1);
-        count(&self.stat.rx, received);
     }
 
     /// Answers a READ that takes no wait for a disk; otherwise false, and nothing has happened.
@@ -298,6 +308,22 @@ impl Cluster {
             _ => Err(SdResult::INVALID_PARMS),
         }
     }
+}
+
+fn is_sliced(opcode: u8) -> bool {
+    matches!(opcode, op::GET_HASH | op::OIDS_EXIST)
+}
+
+fn is_of_objects(opcode: u8) -> bool {
+    matches!(
+        opcode,
+        op::READ_OBJ
+            | op::CREATE_AND_WRITE_OBJ
+            | op::WRITE_OBJ
+            | op::REMOVE_OBJ
+            | op::DISCARD_OBJ
+            | op::FLUSH_VDI
+    )
 }
 
 /// Completes the response that starts at `start` and whose payload follows its header.

@@ -36,6 +36,8 @@ use crate::request::{Peer, Wish};
 
 /// Connections at a time, where the system lets us.
 const MAX_CONNECTIONS: usize = 16 << 10;
+/// Bytes of the longest path of a Unix socket.
+const MAX_SOCKET_PATH: usize = 107;
 /// Objects kept open at most, where the system lets us.
 const MAX_OPEN_FILES: usize = 8192;
 /// Descriptors for everything else: listeners, directories, objects that are being created.
@@ -564,6 +566,13 @@ fn lock_dir(dir: &Path) -> Result<File> {
 
 /// Listens on a Unix socket that is the owner's alone from its first moment.
 fn bind_unix(path: &Path) -> Result<UnixListener> {
+    let len = path.as_os_str().len();
+    if len > MAX_SOCKET_PATH {
+        bail!(
+            "its path has {len} bytes, of which a socket's has {MAX_SOCKET_PATH} at most; --unix \
+             says another one"
+        );
+    }
     match fs::symlink_metadata(path) {
         Ok(meta) if !meta.file_type().is_socket() => bail!("it exists and is not a socket"),
         Ok(_) if UnixStream::connect(path).is_ok() => bail!("another program listens there"),

@@ -17,7 +17,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -449,10 +449,20 @@ impl Store {
         Ok(syncfs(File::open(&self.dir)?)?)
     }
 
-    /// Bytes of the file system that the store lies on: all, and free.
+    /// Bytes that objects may take, all in all, as the real server counts them: those that they take
+    /// and those that are free. This looks at every object there is.
     pub fn space(&self) -> io::Result<(u64, u64)> {
+        let mut used = 0;
+        for (_, name) in KINDS {
+            used += used_in(&self.dir.join(name))?;
+        }
+        let free = self.free()?;
+        Ok((used.saturating_add(free), free))
+    }
+
+    fn free(&self) -> io::Result<u64> {
         let s = statvfs(&self.dir)?;
-        Ok((s.f_blocks.saturating_mul(s.f_frsize), s.f_bavail.saturating_mul(s.f_frsize)))
+        Ok(s.f_bavail.saturating_mul(s.f_frsize))
     }
 
     pub fn dir(&self) -> &Path {
@@ -806,6 +816,20 @@ impl Drop for Reaper {
             let _ = thread.join();
         }
     }
+}
+
+/// Bytes on the disk of the files in a directory, as far as they stay there meanwhile.
+fn used_in(dir: &Path) -> io::Result<u64> {
+    let mut used = 0;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        used += match entry.metadata() {
+            Ok(meta) if meta.is_dir() => used_in(&entry.path()).unwrap_or(0),
+            Ok(meta) => 512 * meta.blocks(),
+            Err(_) => 0,
+        };
+    }
+    Ok(used)
 }
 
 /// Removes what is in a directory, as far as it gets before it is stopped.
