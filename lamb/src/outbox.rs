@@ -20,12 +20,17 @@ pub struct Frame {
     buf: Buf,
     sent: usize,
     /// Given back when the answer is sent, or never will be.
-    _charge: Option<Charge>,
+    charge: Option<Charge>,
 }
 
 impl Frame {
+    /// Bytes that no charge accounts for.
+    fn unaccounted(&self) -> usize {
+        if self.charge.is_none() { self.buf.len() } else { 0 }
+    }
+
     pub fn new(buf: Buf, charge: Option<Charge>) -> Frame {
-        Frame { buf, sent: 0, _charge: charge }
+        Frame { buf, sent: 0, charge }
     }
 }
 
@@ -47,14 +52,14 @@ pub struct Outbox(Mutex<Queue>);
 #[derive(Default)]
 struct Queue {
     frames: VecDeque<Frame>,
-    /// Bytes of them.
+    /// Bytes of them that no charge accounts for.
     bytes: usize,
     turn: Turn,
 }
 
 impl Queue {
     fn push(&mut self, frame: Frame) {
-        self.bytes += frame.buf.len();
+        self.bytes += frame.unaccounted();
         self.frames.push_back(frame);
     }
 }
@@ -136,7 +141,7 @@ impl Outbox {
         lock(&self.0).turn == Turn::Free
     }
 
-    /// Whether there is so much to send that nothing should be added.
+    /// Whether there is so much to send that nothing should be added that is not accounted for.
     pub fn is_full(&self, max: usize) -> bool {
         let queue = lock(&self.0);
         queue.turn == Turn::Stuck || queue.bytes > max
@@ -183,7 +188,7 @@ impl Outbox {
     fn next(&self) -> Option<Frame> {
         let mut queue = lock(&self.0);
         let next = queue.frames.pop_front();
-        queue.bytes -= next.as_ref().map_or(0, |frame| frame.buf.len());
+        queue.bytes -= next.as_ref().map_or(0, Frame::unaccounted);
         if next.is_none() && queue.turn == Turn::Taken {
             queue.turn = Turn::Free;
         }
@@ -197,7 +202,7 @@ impl Outbox {
                 if queue.turn == Turn::Lost {
                     return Sent::Lost;
                 }
-                queue.bytes += frame.buf.len();
+                queue.bytes += frame.unaccounted();
                 queue.frames.push_front(frame);
                 queue.turn = Turn::Stuck;
                 Sent::Stuck
