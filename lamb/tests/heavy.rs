@@ -278,3 +278,43 @@ fn nobody_has_to_read_the_log() {
     program.assert_alive();
     program.terminate();
 }
+
+#[test]
+fn a_limit_of_threads_keeps_nobody_from_being_served() {
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::fs::chown(dir.path(), Some(61_234), Some(61_234)).unwrap_or_default();
+    // The limit counts what one user runs, and not for root.
+    let by = ["setpriv", "--reuid=61234", "--clear-groups", "prlimit", "--nproc=14"];
+    let runs = std::process::Command::new(by[0]).args(&by[1..]).arg("true").status();
+    if !runs.is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: it takes root to become somebody else");
+        return;
+    }
+    // Where that one may read it.
+    let copy = dir.path().join("lamb");
+    std::fs::copy(env!("CARGO_BIN_EXE_lamb"), &copy).unwrap();
+    let mut command = std::process::Command::new(by[0]);
+    command.args(&by[1..]).arg(&copy).args(["--listen", "127.0.0.1:0", "--no-sync"]);
+    command.arg(dir.path().join("store")).stderr(Stdio::null());
+    std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .unwrap();
+    let mut program = Program::run(command);
+    let mut c = program.client();
+    let v = c.vdi("alpha", 16);
+    c.allocate(v, 0, &vec![1; OBJECT as usize]);
+    let read = Request::read(v.data(0), 0, OBJECT as u32);
+    let deaf: Vec<TcpStream> = (0..30)
+        .map(|_| {
+            let mut stream = TcpStream::connect(program.address).unwrap();
+            stream.write_all(&read.as_bytes().repeat(8)).unwrap();
+            stream
+        })
+        .collect();
+    for i in 0..50 {
+        assert_eq!(c.create(v.data(1), 0, &[i; 5000]), OK);
+        assert_eq!(c.read(v.data(1), 0, 1), Ok(vec![i]));
+    }
+    drop(deaf);
+    program.assert_alive();
+    program.terminate();
+}

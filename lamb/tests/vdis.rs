@@ -551,9 +551,7 @@ fn a_name_may_come_and_go() {
         }
     }
     let announce = |new: u32| {
-        let mut arm = sheepdog_proto::header::VdiStateArm::default();
-        arm.new_vid = new.into();
-        arm.set_bitmap = 1;
+        let arm = VdiStateArm { new_vid: new.into(), set_bitmap: 1, ..VdiStateArm::default() };
         let mut request = Request::new(op::NOTIFY_VDI_ADD, 0, arm);
         request.proto_ver = 0x0a;
         request
