@@ -257,7 +257,7 @@ impl Cluster {
             if state.deleted || !state.has_array() {
                 continue;
             }
-            self.read_map(vdi.vid, |index, owner| refs.add(owner.data(index)))?;
+            self.read_map_in_runs(vdi.vid, |index, owner, len| refs.add_run(owner, index, len))?;
         }
         Ok(())
     }
@@ -312,9 +312,16 @@ impl Cluster {
     }
 
     /// Calls `each` with the index and the owner of every object that the inode's map names.
+    pub fn read_map(&self, vid: Vid, mut each: impl FnMut(u32, Vid)) -> io::Result<()> {
+        self.read_map_in_runs(vid, |index, owner, len| {
+            (index..index + len as u32).for_each(|index| each(index, owner));
+        })
+    }
+
+    /// The same for runs of so many entries with one owner, as most of a map is.
     ///
     /// Reads no more than what was ever written of the map.
-    pub fn read_map(&self, vid: Vid, mut each: impl FnMut(u32, Vid)) -> io::Result<()> {
+    fn read_map_in_runs(&self, vid: Vid, mut each: impl FnMut(u32, Vid, usize)) -> io::Result<()> {
         let Some(inode) = self.store.get(vid.inode())? else { return Ok(()) };
         let mut buf = vec![0; CHUNK];
         inode.extents(MAP_OFFSET.into()..MAP_END.into(), |part| {
@@ -324,11 +331,14 @@ impl Cluster {
                 let len = CHUNK.min((part.end - at) as usize);
                 let Some(chunk) = buf.get_mut(..len) else { break };
                 inode.read(chunk, at)?;
-                let first = (at - u64::from(MAP_OFFSET)) / 4;
-                for (i, entry) in entries(chunk).enumerate().filter(|(_, entry)| *entry != 0) {
-                    if let Some(owner) = Vid::new(entry) {
-                        each(first as u32 + i as u32, owner);
+                let mut index = ((at - u64::from(MAP_OFFSET)) / 4) as u32;
+                let entries = <[U32]>::ref_from_bytes(chunk).unwrap_or_default();
+                for run in entries.chunk_by(|a, b| a == b) {
+                    let owner = run.first().and_then(|entry| Vid::new(entry.get()));
+                    if let Some(owner) = owner.filter(|owner| !owner.is_none()) {
+                        each(index, owner, run.len());
                     }
+                    index += run.len() as u32;
                 }
                 at += len as u64;
             }

@@ -33,19 +33,31 @@ struct Counts {
 
 impl Refs {
     pub fn add(&mut self, oid: Oid) {
-        let at = match self.find(oid.vid()) {
+        self.add_run(oid.vid(), oid.index(), 1);
+    }
+
+    /// Adds one reference to each of so many objects in a row.
+    pub fn add_run(&mut self, owner: Vid, first: u32, len: usize) {
+        let at = match self.find(owner) {
             Some(at) => at,
-            None => self.begin(oid.vid()),
+            None => self.begin(owner),
         };
         let Some(counts) = self.counts.get_mut(at) else { return };
-        let (page, entry) = place(oid);
-        if counts.pages.len() <= page {
-            counts.pages.resize_with(page + 1, || None);
+        let (mut index, end) = (first as usize, first as usize + len);
+        while index < end {
+            let (page, entry) = (index / PAGE, index % PAGE);
+            if counts.pages.len() <= page {
+                counts.pages.resize_with(page + 1, || None);
+            }
+            let Some(page) = counts.pages.get_mut(page) else { return };
+            let page = page.get_or_insert_with(|| Box::new([0; PAGE]));
+            let n = (end - index).min(PAGE - entry);
+            for count in page.iter_mut().skip(entry).take(n) {
+                counts.named += usize::from(*count == 0);
+                *count += 1;
+            }
+            index += n;
         }
-        let Some(page) = counts.pages.get_mut(page) else { return };
-        let count = &mut page.get_or_insert_with(|| Box::new([0; PAGE]))[entry];
-        *count += 1;
-        counts.named += usize::from(*count == 1);
     }
 
     /// Takes one reference back; true if it was the last one, so that the object may go.
