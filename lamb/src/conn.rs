@@ -173,7 +173,7 @@ impl Connection {
 
     /// Whether what the connection is to wait for is here already. If not, it is left to be woken.
     fn comes(self: &Arc<Self>, wait: Wait, reader: &mut Reader) -> bool {
-        reader.rest(wait);
+        reader.rest(wait, !self.outbox.is_idle());
         let mut traffic = lock(&self.traffic);
         // From here on it may be woken, as soon as the lock is free.
         traffic.waits = Some(wait);
@@ -521,13 +521,13 @@ impl Reader {
     }
 
     /// Gives back what is not needed while the connection waits.
-    fn rest(&mut self, wait: Wait) {
+    fn rest(&mut self, wait: Wait, unsent: bool) {
         match wait {
             Wait::Request | Wait::Rest | Wait::End => {
                 self.input.shrink();
                 self.out = Buf::default();
                 // What has arrived of a header is next to nothing.
-                if self.input.len() < HEADER_LEN {
+                if self.input.len() < HEADER_LEN && !unsent {
                     self.pocket = None;
                 }
             }
@@ -558,7 +558,6 @@ impl Reader {
                     if !conn.outbox.is_lost() {
                         conn.flush(&mut self.out)?;
                     }
-                    self.pocket = None;
                     return Ok(Wait::End);
                 }
             };

@@ -138,8 +138,7 @@ impl Cluster {
     /// through whole objects, or through all of them.
     pub fn is_long(&self, request: &Request) -> bool {
         let opcode = request.opcode;
-        let all = matches!(opcode, op::STAT_SHEEP | op::MD_INFO | op::GET_OBJ_LIST);
-        (all || is_sliced(opcode)) && version_is_known(request)
+        (is_of_all(opcode) || is_sliced(opcode)) && version_is_known(request)
     }
 
     /// Executes a part of a long request; true if that was the last, and the response is complete.
@@ -238,7 +237,8 @@ impl Cluster {
             let payload = payload.bytes().unwrap_or_default();
             return self.make_fs(request, payload).unwrap_or_else(Answer::from);
         }
-        let _format = read(&self.format);
+        // Formatting, and all that comes behind it, must not wait for what only looks, and long.
+        let _format = (!is_of_all(request.opcode)).then(|| read(&self.format));
         self.dispatch(request, payload, peer, out).unwrap_or_else(Answer::from)
     }
 
@@ -308,6 +308,11 @@ impl Cluster {
             _ => Err(SdResult::INVALID_PARMS),
         }
     }
+}
+
+/// Whether an operation looks at every object there is.
+fn is_of_all(opcode: u8) -> bool {
+    matches!(opcode, op::STAT_SHEEP | op::MD_INFO | op::GET_OBJ_LIST)
 }
 
 fn is_sliced(opcode: u8) -> bool {
