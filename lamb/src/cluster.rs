@@ -167,7 +167,7 @@ impl Cluster {
         }
         let store = Arc::new(Store::open(dir, options.sync, open_files)?);
         if config.wiping {
-            store.wipe(store.prepare_wipe()?)?;
+            store.wipe(store.with_reserve(|| store.prepare_wipe())?)?;
             config.wiping = false;
             config.save(dir)?;
         }

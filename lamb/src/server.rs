@@ -438,12 +438,20 @@ impl Shared {
         if !self.budget.is_short() {
             return;
         }
-        for conn in self.all() {
-            if conn.holds_since().is_some_and(|since| now.saturating_sub(since) >= STALLED) {
-                log::info!("memory is short: a connection ends whose peer does not go on");
-                conn.cut();
-                conn.wake();
+        let holders = self.all().into_iter().filter_map(|conn| Some((conn.holds_since()?, conn)));
+        let stalled = |since: u32| now.saturating_sub(since) >= STALLED;
+        let mut holders: Vec<_> = holders.filter(|(since, _)| stalled(*since)).collect();
+        holders.sort_by_key(|(since, conn)| (*since, conn.id));
+        for (_, conn) in holders {
+            // What the ones before have held may be enough.
+            if !self.budget.is_short() {
+                break;
             }
+            if self.may_complain() {
+                log::warn!("memory is short: ending connections whose peers do not go on");
+            }
+            conn.cut();
+            conn.wake();
         }
     }
 
