@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
@@ -47,7 +48,12 @@ pub enum Sent {
 }
 
 #[derive(Default)]
-pub struct Outbox(Mutex<Queue>);
+pub struct Outbox {
+    queue: Mutex<Queue>,
+    /// Whether something waits in the queue: what is mostly not so is asked without its lock.
+    waits: AtomicBool,
+    lost: AtomicBool,
+}
 
 #[derive(Default)]
 struct Queue {
@@ -81,12 +87,13 @@ impl Outbox {
     /// Sends an answer after those that are there.
     pub fn send(&self, socket: &OwnedFd, frame: Frame, spares: &Spares) -> Sent {
         {
-            let mut queue = lock(&self.0);
+            let mut queue = lock(&self.queue);
             match queue.turn {
                 Turn::Free => queue.turn = Turn::Taken,
                 Turn::Lost => return Sent::Lost,
                 Turn::Taken | Turn::Stuck => {
                     queue.push(frame);
+                    self.waits.store(true, Ordering::Release);
                     return Sent::Taken;
                 }
             }
@@ -97,12 +104,13 @@ impl Outbox {
     /// Sends what is in `out`, which is empty afterwards, and mostly keeps its memory.
     pub fn flush(&self, socket: &OwnedFd, out: &mut Buf, spares: &Spares) -> Sent {
         {
-            let mut queue = lock(&self.0);
+            let mut queue = lock(&self.queue);
             match queue.turn {
                 Turn::Free => queue.turn = Turn::Taken,
                 Turn::Lost => return Sent::Lost,
                 Turn::Taken | Turn::Stuck => {
                     queue.push(Frame::new(std::mem::take(out), None));
+                    self.waits.store(true, Ordering::Release);
                     return Sent::Taken;
                 }
             }
@@ -123,7 +131,7 @@ impl Outbox {
     /// Goes on when the socket has room again.
     pub fn resume(&self, socket: &OwnedFd, spares: &Spares) -> Sent {
         {
-            let mut queue = lock(&self.0);
+            let mut queue = lock(&self.queue);
             match queue.turn {
                 Turn::Stuck => queue.turn = Turn::Taken,
                 Turn::Lost => return Sent::Lost,
@@ -138,30 +146,34 @@ impl Outbox {
 
     /// Whether there is nothing left to send.
     pub fn is_idle(&self) -> bool {
-        lock(&self.0).turn == Turn::Free
+        lock(&self.queue).turn == Turn::Free
     }
 
     /// Whether there is so much to send that nothing should be added that is not accounted for.
     pub fn is_full(&self, max: usize) -> bool {
-        let queue = lock(&self.0);
+        if !self.waits.load(Ordering::Acquire) {
+            return false;
+        }
+        let queue = lock(&self.queue);
         queue.turn == Turn::Stuck || queue.bytes > max
     }
 
     /// Whether the peer does not read.
     pub fn is_stuck(&self) -> bool {
-        lock(&self.0).turn == Turn::Stuck
+        lock(&self.queue).turn == Turn::Stuck
     }
 
     pub fn is_lost(&self) -> bool {
-        lock(&self.0).turn == Turn::Lost
+        self.lost.load(Ordering::Acquire)
     }
 
     /// Drops what is left to send, for good.
     pub fn lose(&self) {
         let frames = {
-            let mut queue = lock(&self.0);
+            let mut queue = lock(&self.queue);
             queue.turn = Turn::Lost;
             queue.bytes = 0;
+            self.lost.store(true, Ordering::Release);
             std::mem::take(&mut queue.frames)
         };
         drop(frames);
@@ -186,11 +198,12 @@ impl Outbox {
 
     /// Takes the next answer to send; None ends the caller's turn.
     fn next(&self) -> Option<Frame> {
-        let mut queue = lock(&self.0);
+        let mut queue = lock(&self.queue);
         let next = queue.frames.pop_front();
         queue.bytes -= next.as_ref().map_or(0, Frame::unaccounted);
         if next.is_none() && queue.turn == Turn::Taken {
             queue.turn = Turn::Free;
+            self.waits.store(false, Ordering::Release);
         }
         next
     }
@@ -198,13 +211,14 @@ impl Outbox {
     fn give_up(&self, result: io::Result<()>, frame: Frame) -> Sent {
         match result {
             Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
-                let mut queue = lock(&self.0);
+                let mut queue = lock(&self.queue);
                 if queue.turn == Turn::Lost {
                     return Sent::Lost;
                 }
                 queue.bytes += frame.unaccounted();
                 queue.frames.push_front(frame);
                 queue.turn = Turn::Stuck;
+                self.waits.store(true, Ordering::Release);
                 Sent::Stuck
             }
             result => {

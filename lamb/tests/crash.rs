@@ -30,6 +30,7 @@ fn kill_again_and_again(args: &[&str], rounds: u64) {
         load.verify(&program);
         load::verify_store(&dir);
     }
+    println!("{rounds} rounds, nothing lost");
     load.assert_busy();
 }
 

@@ -52,6 +52,7 @@ fn acknowledged_writes_survive_power_losses() {
         load.verify(&program);
         load::verify_store(&store);
     }
+    println!("{rounds} rounds, nothing lost");
     load.assert_busy();
     drop(program);
 }

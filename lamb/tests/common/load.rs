@@ -13,6 +13,8 @@ use sheepdog_proto::{InodeHeader, Request, SdResult, Vid, name_field};
 
 pub const OBJECTS: u32 = 12;
 const BLOCK: usize = 4096;
+/// Snapshots that a VDI has at most.
+const KEPT: u32 = 2;
 
 /// What one client knows of its VDI.
 #[derive(Default)]
@@ -23,6 +25,8 @@ struct Known {
     /// What was on its way when the server died.
     pending: Option<((u32, u32), u64)>,
     snapshots: u32,
+    /// Of those, the first ones that were deleted.
+    deleted: u32,
 }
 
 /// A client that stops at the first sign of the server's death.
@@ -96,6 +100,20 @@ impl Writer<'_> {
         let name = name_field(self.known.name.as_bytes()).unwrap();
         self.must(Request::new(op::NEW_VDI, FLAG_WRITE, arm), &name)?;
         self.known.snapshots += 1;
+        if self.known.snapshots - self.known.deleted > KEPT {
+            self.delete_oldest()?;
+        }
+        Ok(())
+    }
+
+    fn delete_oldest(&mut self) -> Result<(), Dead> {
+        let tag = name_field(format!("s{}", self.known.deleted).as_bytes()).unwrap();
+        let name = name_field(self.known.name.as_bytes()).unwrap();
+        let request = Request::new(op::DEL_VDI, FLAG_WRITE, VdiArm::default());
+        // The server may have died between the deletion and the answer.
+        let result = self.call(request, &[name, tag].concat())?;
+        assert!(matches!(result, SdResult::SUCCESS | SdResult::NO_TAG), "{result:?}");
+        self.known.deleted += 1;
         Ok(())
     }
 

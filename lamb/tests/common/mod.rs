@@ -401,7 +401,7 @@ impl Mount {
     /// The file system in an image, which is made if it is missing.
     pub fn image(image: &Path) -> Option<Mount> {
         if !image.exists() {
-            std::fs::File::create(image).unwrap().set_len(256 << 20).unwrap();
+            std::fs::File::create(image).unwrap().set_len(1 << 30).unwrap();
             let made = std::process::Command::new("mkfs.ext4").arg("-q").arg(image).status();
             if !made.is_ok_and(|status| status.success()) {
                 eprintln!("SKIPPED: there is no mkfs.ext4 here");
