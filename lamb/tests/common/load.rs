@@ -199,11 +199,13 @@ impl Load {
 
     /// Runs until the server is dead, which `end` sees to.
     pub fn run(&mut self, program: &Program, round: u64, end: impl FnOnce()) {
+        // The server may end as soon as the first of them is at work.
+        let open = |known| open(program.client(), known);
+        let writers: Vec<Writer> = self.0.iter_mut().map(open).collect();
         thread::scope(|scope| {
-            for (i, known) in self.0.iter_mut().enumerate() {
-                let c = program.client();
+            for (i, mut writer) in writers.into_iter().enumerate() {
                 let mut dice = Dice(round * 100 + i as u64);
-                scope.spawn(move || open(c, known).run(&mut dice));
+                scope.spawn(move || writer.run(&mut dice));
             }
             end();
         });
