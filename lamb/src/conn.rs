@@ -67,6 +67,8 @@ pub struct Connection {
 #[derive(Default)]
 struct Traffic {
     running: Vec<(u64, Claims)>,
+    /// Requests that have run, and whose answers are not in the outbox yet.
+    finishing: usize,
     next: u64,
     /// Requests that have ended, and answers that are gone.
     ended: u64,
@@ -74,6 +76,13 @@ struct Traffic {
     waits: Option<Wait>,
     /// Memory that it waited for.
     granted: Option<Charge>,
+}
+
+impl Traffic {
+    /// Whether no answer is to come from a request that the pool has had.
+    fn is_quiet(&self) -> bool {
+        self.running.is_empty() && self.finishing == 0
+    }
 }
 
 /// What a connection that nobody serves waits for.
@@ -178,7 +187,7 @@ impl Connection {
         // From here on it may be woken, as soon as the lock is free.
         traffic.waits = Some(wait);
         let done = |traffic: &Traffic| {
-            traffic.running.is_empty() && (self.outbox.is_idle() || self.outbox.is_lost())
+            traffic.is_quiet() && (self.outbox.is_idle() || self.outbox.is_lost())
         };
         let comes = match wait {
             Wait::Output => self.outbox.is_idle() || self.outbox.is_lost(),
@@ -319,7 +328,8 @@ impl Connection {
         let traffic = lock(&self.traffic);
         let conflicts = |(_, other): &(u64, Claims)| conflict(claims, other);
         let n = traffic.running.len();
-        if n >= if alone { 1 } else { MAX_RUNNING } || traffic.running.iter().any(conflicts) {
+        let full = if alone { !traffic.is_quiet() } else { n >= MAX_RUNNING };
+        if full || traffic.running.iter().any(conflicts) {
             return Err(Wait::Turn(traffic.ended));
         }
         Ok(n == 0)
@@ -329,7 +339,7 @@ impl Connection {
     fn take(&self, bytes: usize) -> Result<Charge, Wait> {
         let (granted, ended, busy) = {
             let mut traffic = lock(&self.traffic);
-            (traffic.granted.take(), traffic.ended, !traffic.running.is_empty())
+            (traffic.granted.take(), traffic.ended, !traffic.is_quiet())
         };
         if let Some(charge) = granted.or_else(|| self.account.take(bytes)) {
             return Ok(charge);
@@ -389,6 +399,7 @@ impl Connection {
         {
             let mut traffic = lock(&self.traffic);
             traffic.running.retain(|(other, _)| *other != task.id);
+            traffic.finishing += 1;
             traffic.ended += 1;
             self.wake_from(&mut traffic, |wait| matches!(wait, Wait::Turn(_)));
         }
@@ -396,6 +407,7 @@ impl Connection {
         let frame = Frame::new(task.out, task.charge);
         let sent = self.outbox.send(&self.socket, frame, &self.shared.spares);
         self.note_sent(sent);
+        lock(&self.traffic).finishing -= 1;
         self.relieve();
     }
 
