@@ -32,7 +32,7 @@ transcript-dog-geometry transcript-qemu: superset := --superset
 .DELETE_ON_ERROR:
 .PHONY: help deps deps-demo build demo test test-more lint test-rust test-model test-c test-c-mimic \
         test-valgrind test-asan test-tsan check-symbols test-install test-target test-readme test-tgt \
-        transcripts soak torture sim sim-more sim-soak sim-mutants sim-model install uninstall clean \
+        transcripts soak soak-lamb bench-lamb torture sim sim-more sim-soak sim-mutants sim-model install uninstall clean \
         cargo
 
 help:
@@ -51,6 +51,8 @@ help:
 	@echo 'make sim            the library against simulated servers, for SIM_SECONDS; sim-soak: for an hour'
 	@echo 'make sim-mutants    whether that tells when the library does without what it takes care of'
 	@echo 'make soak           two random clients against a model (SOAK_SECONDS, SD_TEST_ADDR)'
+	@echo 'make soak-lamb      lamb killed again and again, and without power (LAMB_KILLS, LAMB_POWER_LOSSES)'
+	@echo 'make bench-lamb     what lamb does in a second (SHEEP=path: beside a real server)'
 	@echo 'make torture        gateways that stop under writers (SD_TEST_ADDR, SD_TEST_PIDS, TORTURE_SECONDS)'
 	@echo 'make install        to PREFIX ($(PREFIX)), below DESTDIR; also libdir includedir bindir mandir'
 	@echo 'make uninstall      takes that away again'
@@ -173,6 +175,20 @@ soak: build
 	    $(if $(SD_TEST_ADDR),SD_TEST_ADDR=$(SD_TEST_ADDR)) \
 	    $(if $(SD_TEST_STORE_DIR),SD_TEST_STORE_DIR=$(SD_TEST_STORE_DIR)) \
 	    $(CARGO) test --test model -- --nocapture
+
+# lamb killed under load, with and without --no-sync, so often each; and the image of its disk cut
+# off from it, which takes root. Every store is opened and looked through, object by object.
+LAMB_KILLS        ?= 100
+LAMB_POWER_LOSSES ?= 50
+soak-lamb: build
+	LAMB_PROGRAM=$(CURDIR)/build/bin/lamb LAMB_KILLS=$(LAMB_KILLS) \
+	    LAMB_POWER_LOSSES=$(LAMB_POWER_LOSSES) LAMB_SNAPSHOTS=100 \
+	    $(CARGO) test --package lamb --test crash --test power --test start -- \
+	    --nocapture --test-threads 1
+
+bench-lamb: build
+	$(CARGO) build --release --package lamb --example bench
+	CARGO='$(CARGO)' tools/bench-lamb.sh $(SHEEP)
 
 # Gateways that are stopped and go on under verified writers, on the cluster at SD_TEST_ADDR whose
 # gateways have the process ids SD_TEST_PIDS; see tests/torture.rs for what else can be said.

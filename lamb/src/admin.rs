@@ -1,5 +1,6 @@
 //! What `dog` asks about the node and the cluster (4.13, 4.15).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use log::LevelFilter;
@@ -16,14 +17,26 @@ use sheepdog_proto::{DEFAULT_BLOCK_SIZE_SHIFT, INTERNAL_VERSION, Oid, Request, S
 use crate::cluster::{Cluster, Lock, disk, object_len};
 use crate::config::Config;
 use crate::refs::Refs;
-use crate::request::{Answer, EPOCH, Out, Peer};
-use crate::store::CHUNK;
+use crate::request::{Answer, EPOCH, Out, Peer, Progress};
+use crate::store::{CHUNK, Object};
 use crate::{lock, read, write};
 
 /// Number of the node's places on the ring, as `dog` expects of a node (6.2).
 const VNODES: u16 = 128;
 /// Copies of a cluster that is formatted without saying how many (4.15).
 const FORMAT_COPIES: u8 = 3;
+
+/// Bytes of an object that are hashed before others have their turn.
+const HASHED_AT_A_TIME: u64 = 4 << 20;
+/// Objects of OIDS_EXIST that are looked for before others have theirs.
+const OIDS_AT_A_TIME: usize = 4096;
+
+/// An object that is being hashed.
+pub struct Hashing {
+    object: Arc<Object>,
+    sha1: sha1_smol::Sha1,
+    at: u64,
+}
 
 impl Cluster {
     pub fn get_cluster_default(&self) -> Result<Answer, SdResult> {
@@ -44,7 +57,7 @@ impl Cluster {
     fn node(&self, peer: Peer) -> SdNode {
         let nid = NodeId::of(peer.node);
         let [.., a, b, c, d] = nid.addr;
-        let space = self.store.space().map_or(0, |(size, _)| size);
+        let space = self.size_at_start;
         SdNode {
             nid,
             nr_vnodes: VNODES.into(),
@@ -89,14 +102,32 @@ impl Cluster {
 
         let _format = write(&self.format);
         let _order = lock(&self.order);
-        // Said before it is begun, so that the next start finishes it after a crash.
-        config.save(self.store.dir()).map_err(disk)?;
+        // Whatever needs space comes first: after that nothing is left that could fail usually.
+        let dir = self.store.dir();
+        let next = Config { wiping: false, ..config.clone() };
+        let fresh = self
+            .store
+            .with_reserve(|| {
+                next.write_aside(dir, Config::NEXT)?;
+                config.write_aside(dir, Config::TEMP)?;
+                self.store.prepare_wipe()
+            })
+            .map_err(disk)?;
+        // Said before it is begun, so that the next start finishes it after a crash; and never is
+        // anything acknowledged in between that the next start would remove.
+        let wiped = Config::put_in_place(dir, Config::TEMP)
+            .and_then(|()| self.store.wipe(fresh))
+            .and_then(|()| Config::put_in_place(dir, Config::NEXT));
+        if let Err(err) = wiped {
+            crate::end_for(format_args!("formatting failed halfway: {err}"));
+        }
+        self.store.keep_reserve();
         write(&self.vdis).clear();
+        lock(&self.runs).clear();
+        self.announced.store(0, Ordering::Relaxed);
         *lock(&self.refs) = Refs::default();
         lock(&self.locks).clear();
-        self.store.wipe().map_err(disk)?;
-        config.wiping = false;
-        config.save(self.store.dir()).map_err(disk)?;
+        let config = next;
         self.note_shift(config.block_size_shift);
         log::info!("formatted: {config:?}");
         *write(&self.config) = config;
@@ -280,33 +311,57 @@ impl Cluster {
     }
 
     /// Answers those of the objects that are missing (4.15).
-    pub fn oids_exist(&self, payload: &[u8], out: &mut Out) -> Result<Answer, SdResult> {
-        let mut missing = false;
-        for bytes in payload.chunks_exact(8) {
+    pub fn oids_exist(
+        &self,
+        payload: &[u8],
+        progress: &mut Progress,
+        out: &mut Out,
+    ) -> Result<Option<Answer>, SdResult> {
+        let (mut at, mut missing) = match progress {
+            Progress::Exist(at, missing) => (*at, *missing),
+            _ => (0, false),
+        };
+        let rest = payload.get(at..).unwrap_or_default();
+        for bytes in rest.chunks_exact(8).take(OIDS_AT_A_TIME) {
             let oid = U64::read_from_bytes(bytes).map_or(0, U64::get);
             if !self.store.exists(Oid(oid)).map_err(disk)? {
                 missing = true;
                 out.push(bytes)?;
             }
+            at += 8;
         }
-        Ok(if missing { SdResult::NO_OBJ.into() } else { Answer::OK })
+        *progress = Progress::Exist(at, missing);
+        let answer = if missing { SdResult::NO_OBJ.into() } else { Answer::OK };
+        Ok((payload.len() - at < 8).then_some(answer))
     }
 
-    pub fn get_hash(&self, request: &Request) -> Result<Answer, SdResult> {
-        let object = self.store.get(Oid(request.obj().oid.get())).map_err(disk)?;
-        let object = object.ok_or(SdResult::NO_OBJ)?;
-        let mut sha1 = sha1_smol::Sha1::new();
+    pub fn get_hash(
+        &self,
+        request: &Request,
+        progress: &mut Progress,
+    ) -> Result<Option<Answer>, SdResult> {
+        if !matches!(progress, Progress::Hash(_)) {
+            let object = self.store.get(Oid(request.obj().oid.get())).map_err(disk)?;
+            let object = object.ok_or(SdResult::NO_OBJ)?;
+            let sha1 = sha1_smol::Sha1::new();
+            *progress = Progress::Hash(Box::new(Hashing { object, sha1, at: 0 }));
+        }
+        let Progress::Hash(hashing) = progress else { return Err(SdResult::SYSTEM_ERROR) };
+        let Hashing { object, sha1, at } = &mut **hashing;
+        let end = object.len().min(*at + HASHED_AT_A_TIME);
         let mut buf = vec![0; CHUNK];
-        let mut at = 0;
-        while at < object.len() {
-            let len = CHUNK.min((object.len() - at) as usize);
+        while *at < end {
+            let len = CHUNK.min((end - *at) as usize);
             let chunk = buf.get_mut(..len).unwrap_or_default();
-            object.read(chunk, at).map_err(disk)?;
+            object.read(chunk, *at).map_err(disk)?;
             sha1.update(chunk);
-            at += len as u64;
+            *at += len as u64;
+        }
+        if *at < object.len() {
+            return Ok(None);
         }
         let digest = sha1.digest().bytes();
-        Ok(Answer::success(HashReply { digest, ..HashReply::default() }))
+        Ok(Some(Answer::success(HashReply { digest, ..HashReply::default() })))
     }
 
     pub fn stat(&self, out: &mut Out) -> Result<Answer, SdResult> {

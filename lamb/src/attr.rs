@@ -46,7 +46,7 @@ impl Cluster {
                     slot.attr_id = slot.free.unwrap_or(slot.attr_id);
                 }
                 self.store
-                    .create(header.oid(slot.attr_id), ATTR_LEN as u64, |object| {
+                    .create_for_good(header.oid(slot.attr_id), ATTR_LEN as u64, |object| {
                         object.fill(header.as_bytes(), 0)?;
                         object.fill(value, size_of::<AttrHeader>() as u64)
                     })
@@ -91,10 +91,26 @@ impl Cluster {
         Ok(Some(header))
     }
 
-    /// Deletes an attribute and keeps its object, so that those behind it are still found (4.14).
+    /// Deletes an attribute and keeps its object, without its value, so that those behind it are
+    /// still found (4.14).
     fn bury_attr(&self, oid: Oid) -> Result<(), SdResult> {
         let object = self.store.get(oid).map_err(disk)?.ok_or(SdResult::NO_OBJ)?;
-        self.store.write(oid, &object, &[0], 0).map_err(disk)
+        self.store.write_for_good(&object, &[0], 0).map_err(disk)?;
+        object.punch(size_of::<AttrHeader>() as u64..object.len()).map_err(disk)
+    }
+
+    /// Removes deleted attributes from `oid` on backwards, if nothing follows it.
+    fn trim_attrs(&self, mut oid: Oid) -> Result<(), SdResult> {
+        let neighbour = |oid: Oid, step| oid.vid().attr(oid.index().wrapping_add(step));
+        while !self.store.exists(neighbour(oid, 1)).map_err(disk)? {
+            match self.attr_header(oid).map_err(disk)? {
+                Some(header) if header.is_deleted() => {}
+                _ => break,
+            }
+            self.store.remove(oid, false).map_err(disk)?;
+            oid = neighbour(oid, u32::MAX);
+        }
+        Ok(())
     }
 
     /// Removes the attributes of a VDI's name that `which` says.
@@ -104,22 +120,42 @@ impl Cluster {
         which: impl Fn(&AttrHeader) -> bool,
     ) -> Result<(), SdResult> {
         let hash = vid_of_name(vdi.name());
-        let mut ids = self.store.indexes(OidKind::Attr, hash).map_err(disk)?;
-        // From the end of a chain of collisions, so that nothing in it becomes unreachable.
-        ids.sort_unstable_by(|a, b| b.cmp(a));
-        for attr_id in ids {
+        for attr_id in self.store.indexes(OidKind::Attr, hash).map_err(disk)? {
             let oid = hash.attr(attr_id);
-            let header = self.attr_header(oid).map_err(disk)?;
-            if !header.is_some_and(|h| field_text(&h.name) == vdi.name() && which(&h)) {
-                continue;
-            }
-            if self.store.exists(hash.attr(attr_id.wrapping_add(1))).map_err(disk)? {
+            let Some(header) = self.attr_header(oid).map_err(disk)? else { continue };
+            if field_text(&header.name) == vdi.name() && which(&header) {
                 self.bury_attr(oid)?;
-            } else {
-                self.store.remove(oid, false).map_err(disk)?;
+                self.trim_attrs(oid)?;
+            } else if header.is_deleted() {
+                self.trim_attrs(oid)?;
             }
         }
         self.store.remove_dir(OidKind::Attr, hash);
         Ok(())
+    }
+
+    /// Removes attributes that a crash kept from going with what they belong to.
+    pub fn reclaim_attrs(&self) -> std::io::Result<()> {
+        for hash in self.store.vids(OidKind::Attr)? {
+            for attr_id in self.store.indexes(OidKind::Attr, hash)? {
+                let oid = hash.attr(attr_id);
+                let Some(header) = self.attr_header(oid)? else { continue };
+                let removed = match header.is_deleted() {
+                    true => self.trim_attrs(oid),
+                    false if self.belongs(&header) => Ok(()),
+                    false => self.bury_attr(oid).and_then(|()| self.trim_attrs(oid)),
+                };
+                removed.map_err(|result| std::io::Error::other(format!("{oid}: {result}")))?;
+            }
+            self.store.remove_dir(OidKind::Attr, hash);
+        }
+        Ok(())
+    }
+
+    /// Whether an attribute is one of a VDI or a snapshot that there is.
+    fn belongs(&self, attr: &AttrHeader) -> bool {
+        let any = self.knows_name(field_text(&attr.name));
+        let untagged = attr.tag[0] == 0 && attr.snap_id.get() == 0;
+        any && (untagged || self.resolve(attr.name, attr.tag, attr.snap_id.get()).is_ok())
     }
 }

@@ -69,8 +69,15 @@ impl Deref for Buf {
 pub struct Spares(Mutex<Vec<Buf>>);
 
 impl Spares {
-    pub fn take(&self) -> Buf {
-        let mut buf = lock(&self.0).pop().unwrap_or_default();
+    /// A buffer for about so many bytes: never one that is much larger, since others account for
+    /// what they hold by what they put in.
+    pub fn take(&self, len: usize) -> Buf {
+        let mut spares = lock(&self.0);
+        let fits = |buf: &Buf| (len..=2 * len).contains(&buf.bytes.len());
+        let mut buf = match spares.iter().position(fits) {
+            Some(at) => spares.swap_remove(at),
+            None => Buf::default(),
+        };
         buf.clear();
         buf
     }
@@ -113,6 +120,7 @@ mod tests {
         (0..100).for_each(|_| spares.give(sized(10)));
         spares.give(sized(LARGEST + 1));
         assert_eq!(lock(&spares.0).len(), KEPT);
-        assert_eq!(spares.take().len(), 0);
+        assert!(spares.take(10).is_empty() && spares.take(100).is_empty());
+        assert_eq!(lock(&spares.0).len(), KEPT - 1, "only one of them had the right size");
     }
 }

@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::mimic::Mimic;
 use crate::refs::Refs;
 use crate::store::{CHUNK, Object, Store};
+use crate::vdi::Run;
 use crate::{lock, read, write};
 
 pub struct Cluster {
@@ -31,6 +32,11 @@ pub struct Cluster {
     ///
     /// No other lock is taken under this one.
     pub vdis: RwLock<HashMap<Vid, Arc<Vdi>>>,
+    /// What is known of long rows of ids, so that a name that was deleted and created many times
+    /// is found as fast as another one.
+    pub runs: Mutex<HashMap<Vid, Run>>,
+    /// VDIs that were announced since the start.
+    pub announced: AtomicU64,
     pub refs: Mutex<Refs>,
     /// Who holds which VDI (4.10). In memory only, as on the real server.
     pub locks: Mutex<HashMap<Vid, Lock>>,
@@ -46,6 +52,8 @@ pub struct Cluster {
     use_lock: bool,
     /// Present with `--mimic-1.0`.
     pub mimic: Option<Mimic>,
+    /// Bytes that objects may take, as the node list says them: as they were at the start.
+    pub size_at_start: u64,
     /// Bytes of the largest object that any VDI has had.
     largest: AtomicU64,
 }
@@ -159,14 +167,17 @@ impl Cluster {
         }
         let store = Arc::new(Store::open(dir, options.sync, open_files)?);
         if config.wiping {
-            store.wipe()?;
+            store.wipe(store.with_reserve(|| store.prepare_wipe())?)?;
             config.wiping = false;
             config.save(dir)?;
         }
+        store.keep_reserve();
         let cluster = Cluster {
             store: store.clone(),
             config: RwLock::new(config),
             vdis: RwLock::default(),
+            runs: Mutex::default(),
+            announced: AtomicU64::new(0),
             refs: Mutex::default(),
             locks: Mutex::default(),
             order: Mutex::default(),
@@ -176,6 +187,7 @@ impl Cluster {
             log_level: AtomicI32::new(6),
             use_lock: options.use_lock,
             mimic: mimic.then(|| Mimic::start(store.clone())).transpose()?,
+            size_at_start: store.space()?.0,
             largest: AtomicU64::new(0),
         };
         let shift = read(&cluster.config).block_size_shift;
@@ -185,6 +197,8 @@ impl Cluster {
             cluster.finish_snapshots()?;
             cluster.count_refs()?;
             cluster.reclaim()?;
+            cluster.reclaim_attrs()?;
+            cluster.recycle_all().map_err(|err| io::Error::other(err.to_string()))?;
         }
         Ok(cluster)
     }
@@ -231,7 +245,7 @@ impl Cluster {
     pub fn freeze(&self, vid: Vid, state: &mut State, time: u64) -> io::Result<()> {
         let object = self.store.get(vid.inode())?.ok_or(io::ErrorKind::NotFound)?;
         let time = time.max(1);
-        self.store.write(vid.inode(), &object, &time.to_le_bytes(), SNAP_CTIME_OFFSET.into())?;
+        self.store.write_for_good(&object, &time.to_le_bytes(), SNAP_CTIME_OFFSET.into())?;
         state.header.snap_ctime = time.into();
         Ok(())
     }
@@ -243,7 +257,7 @@ impl Cluster {
             if state.deleted || !state.has_array() {
                 continue;
             }
-            self.read_map(vdi.vid, |index, owner| refs.add(owner.data(index)))?;
+            self.read_map_in_runs(vdi.vid, |index, owner, len| refs.add_run(owner, index, len))?;
         }
         Ok(())
     }
@@ -298,9 +312,16 @@ impl Cluster {
     }
 
     /// Calls `each` with the index and the owner of every object that the inode's map names.
+    pub fn read_map(&self, vid: Vid, mut each: impl FnMut(u32, Vid)) -> io::Result<()> {
+        self.read_map_in_runs(vid, |index, owner, len| {
+            (index..index + len as u32).for_each(|index| each(index, owner));
+        })
+    }
+
+    /// The same for runs of so many entries with one owner, as most of a map is.
     ///
     /// Reads no more than what was ever written of the map.
-    pub fn read_map(&self, vid: Vid, mut each: impl FnMut(u32, Vid)) -> io::Result<()> {
+    fn read_map_in_runs(&self, vid: Vid, mut each: impl FnMut(u32, Vid, usize)) -> io::Result<()> {
         let Some(inode) = self.store.get(vid.inode())? else { return Ok(()) };
         let mut buf = vec![0; CHUNK];
         inode.extents(MAP_OFFSET.into()..MAP_END.into(), |part| {
@@ -310,11 +331,14 @@ impl Cluster {
                 let len = CHUNK.min((part.end - at) as usize);
                 let Some(chunk) = buf.get_mut(..len) else { break };
                 inode.read(chunk, at)?;
-                let first = (at - u64::from(MAP_OFFSET)) / 4;
-                for (i, entry) in entries(chunk).enumerate().filter(|(_, entry)| *entry != 0) {
-                    if let Some(owner) = Vid::new(entry) {
-                        each(first as u32 + i as u32, owner);
+                let mut index = ((at - u64::from(MAP_OFFSET)) / 4) as u32;
+                let entries = <[U32]>::ref_from_bytes(chunk).unwrap_or_default();
+                for run in entries.chunk_by(|a, b| a == b) {
+                    let owner = run.first().and_then(|entry| Vid::new(entry.get()));
+                    if let Some(owner) = owner.filter(|owner| !owner.is_none()) {
+                        each(index, owner, run.len());
                     }
+                    index += run.len() as u32;
                 }
                 at += len as u64;
             }
@@ -343,6 +367,11 @@ impl Cluster {
     /// Whether LOCK_VDI locks (4.10).
     pub fn locks_vdis(&self) -> bool {
         self.flags() & cluster_flag::USE_LOCK != 0
+    }
+
+    /// Whether VDI ids are used again, and do not come from hashing (3.3).
+    pub fn recycles(&self) -> bool {
+        self.mimic.is_none() && read(&self.config).flags & cluster_flag::RECYCLE_VID != 0
     }
 
     pub fn vdi(&self, vid: Vid) -> Option<Arc<Vdi>> {

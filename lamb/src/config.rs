@@ -10,9 +10,11 @@ use sheepdog_proto::{DEFAULT_BLOCK_SIZE_SHIFT, time_from_unix};
 
 const FILE: &str = "cluster";
 
-/// Cluster flags that make sense here: one node, whose disks are nobody's business, and VDI ids
-/// that come from hashing (6.3).
-const KNOWN_FLAGS: u16 = cluster_flag::STRICT | cluster_flag::AUTO_VNODES | cluster_flag::USE_LOCK;
+/// Cluster flags that make sense here: one node, whose disks are nobody's business.
+const KNOWN_FLAGS: u16 = cluster_flag::STRICT
+    | cluster_flag::AUTO_VNODES
+    | cluster_flag::USE_LOCK
+    | cluster_flag::RECYCLE_VID;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -59,6 +61,8 @@ impl Config {
 
     /// The name under which a configuration is written.
     pub const TEMP: &str = "cluster.new";
+    /// That of the one that follows once everything is removed.
+    pub const NEXT: &str = "cluster.next";
 
     /// The configuration in `dir`, or None where there is none yet.
     pub fn load(dir: &Path) -> io::Result<Option<Config>> {
@@ -94,6 +98,18 @@ impl Config {
 
     /// Replaces the configuration in `dir`, whole and for good.
     pub fn save(&self, dir: &Path) -> io::Result<()> {
+        self.write_aside(dir, Config::TEMP)?;
+        Config::put_in_place(dir, Config::TEMP)
+    }
+
+    /// Makes the configuration that was written under `name` the one that counts.
+    pub fn put_in_place(dir: &Path, name: &str) -> io::Result<()> {
+        fs::rename(dir.join(name), dir.join(FILE))?;
+        File::open(dir)?.sync_all()
+    }
+
+    /// Writes the configuration under another name.
+    pub fn write_aside(&self, dir: &Path, name: &str) -> io::Result<()> {
         let text = format!(
             "lamb 1\nctime {}\nflags {}\ncopies {}\ncopy_policy {}\nblock_size_shift {}\n\
              store {}\ndisable_recovery {}\nmimic {}\nwiping {}\n",
@@ -107,11 +123,9 @@ impl Config {
             u8::from(self.mimic),
             u8::from(self.wiping),
         );
-        let mut file = File::create(dir.join(Config::TEMP))?;
+        let mut file = File::create(dir.join(name))?;
         file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(dir.join(Config::TEMP), dir.join(FILE))?;
-        File::open(dir)?.sync_all()
+        file.sync_all()
     }
 }
 

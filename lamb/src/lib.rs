@@ -1,12 +1,14 @@
 //! A single-node Sheepdog server over a directory.
 //!
 //! ```text
-//! main       the program: arguments, signals
-//! server     listeners, connections coming and going
-//! conn       one connection: frames in, order, frames out        pool   threads for what must wait
+//! main       the program: arguments, signals                     log    never waits for a reader
+//! server     listeners, connections coming and going             poller connections that wait
+//! conn       one connection: frames in, order                    pool   threads, fair shares
+//!  outbox    frames out                                          budget memory, fair shares
 //! cluster    the state of everything, opened from the store      config what MAKE_FS said
 //!  request   one request to its operation, and the answer
 //!  object    READ, CREATE, WRITE, REMOVE, DISCARD; map updates   refs   who names which object
+//!  change    what a map gains and loses, in a safe order
 //!  vdi       NEW, DEL, lookup, lock, list
 //!  attr      GET_VDI_ATTR
 //!  admin     what dog asks about node and cluster
@@ -22,12 +24,16 @@
 
 mod admin;
 mod attr;
+mod budget;
 mod buf;
+mod change;
 mod cluster;
 mod config;
 mod conn;
 mod mimic;
 mod object;
+mod outbox;
+mod poller;
 mod pool;
 mod refs;
 mod request;
@@ -35,9 +41,17 @@ mod server;
 mod store;
 mod vdi;
 
-pub use server::{Address, Options, Server, Stopper};
+pub use server::{Address, LEAST_MEMORY, Options, Server, Stopper};
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// Ends the program where going on would lose data that is acknowledged later. The next start
+/// finishes what was begun.
+fn end_for(reason: std::fmt::Arguments<'_>) -> ! {
+    log::error!("{reason}: ending");
+    log::logger().flush();
+    std::process::exit(1)
+}
 
 // Poisoning is of no use to a program that ends at its first panic.
 

@@ -1,5 +1,8 @@
 //! The program lamb: arguments, log, signals. Everything else is the library beside it.
 
+mod log_to_stderr;
+
+use std::backtrace::Backtrace;
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -8,7 +11,7 @@ use std::thread;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use lamb::{Options, Server};
+use lamb::{LEAST_MEMORY, Options, Server};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -42,6 +45,10 @@ struct Args {
     #[arg(long = "mimic-1.0")]
     mimic: bool,
 
+    /// The memory to use, in bytes or with K, M or G: peers that want more have to wait
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = size)]
+    memory: usize,
+
     /// Where the objects are; created if missing
     dir: PathBuf,
 }
@@ -49,6 +56,21 @@ struct Args {
 fn resolve(text: &str) -> Result<SocketAddr, String> {
     let mut addresses = text.to_socket_addrs().map_err(|err| err.to_string())?;
     addresses.next().ok_or_else(|| "no such address".to_owned())
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    let (digits, shift) = match text.strip_suffix(['K', 'M', 'G']) {
+        Some(digits) if text.ends_with('K') => (digits, 10),
+        Some(digits) if text.ends_with('M') => (digits, 20),
+        Some(digits) => (digits, 30),
+        None => (text, 0),
+    };
+    let size = digits.parse::<usize>().ok().and_then(|n| n.checked_mul(1 << shift));
+    match size {
+        Some(size) if size >= LEAST_MEMORY => Ok(size),
+        Some(_) => Err(format!("it has to be at least {}M", LEAST_MEMORY >> 20)),
+        None => Err("not a size such as 256M".to_owned()),
+    }
 }
 
 fn main() -> ExitCode {
@@ -62,7 +84,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<()> {
-    log::set_logger(&Stderr).context("cannot log")?;
+    log::set_logger(log_to_stderr::start()?).context("cannot log")?;
     log::set_max_level(log::LevelFilter::Info);
     end_at_first_panic();
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot wait for signals")?;
@@ -74,6 +96,7 @@ fn run(args: Args) -> Result<()> {
         use_lock: args.use_lock,
         allow_remote: args.allow_remote,
         mimic: args.mimic,
+        memory: args.memory,
     })?;
     for address in server.addresses() {
         announce(&format!("lamb: listening on {address}"));
@@ -85,6 +108,7 @@ fn run(args: Args) -> Result<()> {
         }
     });
     server.wait();
+    log::logger().flush();
     Ok(())
 }
 
@@ -97,26 +121,9 @@ fn announce(line: &str) {
 /// A server that has lost one thread to a defect is worse than none: it ends, and whoever starts it
 /// again finds a sound store.
 fn end_at_first_panic() {
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        report(info);
+    std::panic::set_hook(Box::new(|info| {
+        log::error!("{info}\n{}", Backtrace::capture());
+        log::logger().flush();
         std::process::abort();
     }));
-}
-
-struct Stderr;
-
-impl log::Log for Stderr {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() <= log::max_level()
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
-            let level = record.level().as_str().to_ascii_lowercase();
-            let _ = writeln!(io::stderr().lock(), "lamb: {level}: {}", record.args());
-        }
-    }
-
-    fn flush(&self) {}
 }

@@ -9,14 +9,17 @@ use sheepdog_proto::inode::{
 };
 use sheepdog_proto::oid::OidKind;
 use sheepdog_proto::op::{FLAG_COW, FLAG_WRITE};
-use sheepdog_proto::zerocopy::FromBytes;
+use sheepdog_proto::zerocopy::{FromBytes, IntoBytes};
 use sheepdog_proto::{InodeHeader, MAX_DATA_OBJECTS, Oid, Request, SdResult, Vid};
 
+use crate::change::Change;
 use crate::cluster::{Cluster, State, Vdi, count, disk, entries, object_len, read_header};
 use crate::request::{Answer, Out, room};
-use crate::store::Object;
+use crate::store::{Data, Object};
 use crate::{lock, read, write};
 
+/// Bytes of an inode that are updated at a time where they are part of its map.
+const MAP_SLICE: u64 = 256 << 10;
 /// Bytes of a btree node object (3.2).
 const BTREE_LEN: u64 = 4 << 20;
 
@@ -46,7 +49,7 @@ impl Cluster {
         Ok(Part { object, offset, len })
     }
 
-    pub fn create_object(&self, request: &Request, data: &[u8]) -> Result<Answer, SdResult> {
+    pub fn create_object(&self, request: &Request, data: Data) -> Result<Answer, SdResult> {
         count(&self.stat.writes, 1);
         check_payload(request)?;
         let (oid, offset) = (oid_of(request)?, offset_of(request)?);
@@ -56,6 +59,7 @@ impl Cluster {
             if cow {
                 return Err(SdResult::INVALID_PARMS);
             }
+            let data = data.bytes().ok_or(SdResult::INVALID_PARMS)?;
             return self.create_inode(oid.vid(), offset, data);
         }
         let vdi = self.vdi(oid.vid());
@@ -84,17 +88,18 @@ impl Cluster {
                 if let Some(base) = base {
                     object.fill_from(&base)?;
                 }
-                object.fill(data, offset)
+                object.store(data, offset)
             })
             .map_err(disk)?;
         Ok(Answer::OK)
     }
 
-    pub fn write_object(&self, request: &Request, data: &[u8]) -> Result<Answer, SdResult> {
+    pub fn write_object(&self, request: &Request, data: Data) -> Result<Answer, SdResult> {
         count(&self.stat.writes, 1);
         check_payload(request)?;
         let (oid, offset) = (oid_of(request)?, offset_of(request)?);
         if oid.kind() == Some(OidKind::Inode) {
+            let data = data.bytes().ok_or(SdResult::INVALID_PARMS)?;
             return self.write_inode(oid.vid(), offset, data);
         }
         let vdi = match oid.kind() {
@@ -108,7 +113,7 @@ impl Cluster {
         }
         let object = self.object(oid)?;
         check_end(offset, data.len(), object.len())?;
-        self.store.write(oid, &object, data, offset).map_err(disk)?;
+        self.store.write_data(oid, &object, data, offset).map_err(disk)?;
         Ok(Answer::OK)
     }
 
@@ -149,12 +154,9 @@ impl Cluster {
             }
             return Ok(Answer::OK);
         }
-        let changed = self.update_map(&vdi, &state, &inode, offset, &[0; 4])?;
-        // The own object too, where the map named another one: nothing will name it again (4.7).
-        if changed && !lock(&self.refs).contains(oid) {
-            count(&self.stat.removes, 1);
-            self.store.remove(oid, false).map_err(disk)?;
-        }
+        // Where the map names another VDI's object, one of this VDI that is there nevertheless stays
+        // (4.7): it may be one that another client has just created and is about to map.
+        self.update_map(&vdi, &state, &inode, offset, &[0; 4])?;
         Ok(Answer::OK)
     }
 
@@ -189,32 +191,36 @@ impl Cluster {
         });
         let mut state = write(&vdi.state);
 
+        if state.present && !state.deleted && !state.loading && self.mimic.is_none() {
+            check_identity(&state.header, &header)?;
+        }
         let mut before = Vec::new();
         if state.present && state.has_array() && !state.deleted && self.mimic.is_none() {
             self.read_map(vid, |index, owner| before.push(owner.data(index))).map_err(disk)?;
         }
-        let mut after = Vec::new();
+        let mut change = Change::new(self);
         if header.store_policy == STORE_ARRAY && !header.is_deleted() && self.mimic.is_none() {
             let (first, map) = map_part(offset, data);
             for (index, entry) in (first..).zip(entries(map)).filter(|(_, entry)| *entry != 0) {
                 let owner = Vid::new(entry).ok_or(SdResult::INVALID_PARMS)?;
-                after.push(owner.data(index));
+                change.gain(owner.data(index));
             }
         }
-        {
-            let mut refs = lock(&self.refs);
-            after.iter().for_each(|&oid| refs.add(oid));
-        }
-        self.store
-            .create(vid.inode(), INODE_LEN.into(), |inode| inode.fill(data, offset))
-            .map_err(disk)?;
+        let create = || {
+            let fill = |inode: &Object| inode.fill(data, offset);
+            self.store.create_for_good(vid.inode(), INODE_LEN.into(), fill)
+        };
+        // An object appears complete or not at all.
+        change.store(create, || true)?.settle(|| Ok(()))?;
         self.note_shift(header.block_size_shift);
         state.header = header;
         state.present = true;
         state.deleted = header.is_deleted();
         drop(state);
         write(&self.vdis).entry(vid).or_insert(vdi);
-        self.release(before)?;
+        // What was deleted may have a name again.
+        lock(&self.runs).clear();
+        self.release_all(&before)?;
         Ok(Answer::OK)
     }
 
@@ -242,6 +248,9 @@ impl Cluster {
             let time = state.header.snap_ctime.get().to_le_bytes();
             overlay(data.to_mut(), offset, &time, SNAP_CTIME_OFFSET.into());
         }
+        let mut header = state.header;
+        overlay(header.as_mut_bytes(), 0, &data, offset);
+        check_identity(&state.header, &header)?;
         self.write_beyond_header(&vdi, &state, &inode, offset, &data)?;
         state.header = read_header(&inode).map_err(disk)?;
         Ok(Answer::OK)
@@ -258,16 +267,13 @@ impl Cluster {
         let end = offset + data.len() as u64;
         let touches_map = offset < MAP_END.into() && end > MAP_OFFSET.into() && !data.is_empty();
         if touches_map && state.has_array() {
-            self.update_map(vdi, state, inode, offset, data)?;
+            self.update_map(vdi, state, inode, offset, data)
         } else {
-            self.store.write(vdi.vid.inode(), inode, data, offset).map_err(disk)?;
+            self.store.write(vdi.vid.inode(), inode, data, offset).map_err(disk)
         }
-        Ok(())
     }
 
     /// Writes to an inode's array, and removes what no inode names any more (6.4).
-    ///
-    /// Returns whether any entry changed.
     fn update_map(
         &self,
         vdi: &Vdi,
@@ -275,58 +281,64 @@ impl Cluster {
         inode: &Object,
         offset: u64,
         data: &[u8],
-    ) -> Result<bool, SdResult> {
+    ) -> Result<(), SdResult> {
+        let (mut at, mut rest) = (offset, data);
+        while !rest.is_empty() {
+            // Whole entries each time, as MAP_SLICE is a multiple of theirs.
+            let len = (MAP_SLICE - at % MAP_SLICE).min(rest.len() as u64);
+            let (part, others) = rest.split_at(len as usize);
+            self.update_part_of_map(vdi, state, inode, at, part)?;
+            (at, rest) = (at + len, others);
+        }
+        Ok(())
+    }
+
+    fn update_part_of_map(
+        &self,
+        vdi: &Vdi,
+        state: &State,
+        inode: &Object,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<(), SdResult> {
         // Whole entries, however the client cut its write.
         let end = offset + data.len() as u64;
         let first = offset.clamp(MAP_OFFSET.into(), MAP_END.into()) & !3;
         let last = (end.clamp(MAP_OFFSET.into(), MAP_END.into()) + 3) & !3;
         let mut old = vec![0; (last - first) as usize];
         let index = ((first - u64::from(MAP_OFFSET)) / 4) as u32;
-        let mut before = Vec::new();
-        let changed;
-        {
+        let mut change = Change::new(self);
+        let stored = {
             let _map = lock(&vdi.map);
             inode.read(&mut old, first).map_err(disk)?;
             let mut new = old.clone();
             overlay(&mut new, first, data, offset);
-            let mut after = Vec::new();
             let pairs = entries(&old).zip(entries(&new));
             for (index, (old, new)) in (index..).zip(pairs).filter(|(_, (old, new))| old != new) {
                 if new != 0 {
-                    let owner = Vid::new(new).ok_or(SdResult::INVALID_PARMS)?;
-                    after.push(owner.data(index));
+                    change.gain(Vid::new(new).ok_or(SdResult::INVALID_PARMS)?.data(index));
                 }
-                before.extend(Vid::new(old).filter(|v| !v.is_none()).map(|v| v.data(index)));
+                // What a deleted VDI named was given up with it.
+                let named = Vid::new(old).filter(|owner| !owner.is_none() && !state.deleted);
+                if let Some(owner) = named {
+                    change.lose(owner.data(index));
+                }
             }
-            if !after.is_empty() && state.is_frozen() {
+            if change.gains() && state.is_frozen() {
                 return Err(SdResult::READONLY);
             }
-            changed = !after.is_empty() || !before.is_empty();
-            // Counted before they are stored: after a failure an object stays too long at worst.
-            let mut refs = lock(&self.refs);
-            after.iter().for_each(|&oid| refs.add(oid));
-            drop(refs);
-            inode.fill(data, offset).map_err(disk)?;
-        }
+            // An entry that is 0 already may be so in a hole, which needs no space to stay one.
+            let inside = offset >= MAP_OFFSET.into() && end <= MAP_END.into();
+            let needless = inside && change.is_empty();
+            let fill = || if needless { Ok(()) } else { inode.fill(data, offset) };
+            let unchanged = || {
+                let mut now = vec![0; old.len()];
+                inode.read(&mut now, first).is_ok() && now == old
+            };
+            change.store(fill, unchanged)?
+        };
         // Outside the lock, so that updates of other entries share one sync.
-        self.store.sync(vdi.vid.inode(), inode).map_err(disk)?;
-        self.release(before)?;
-        Ok(changed)
-    }
-
-    /// Takes back one reference to each object, and removes those that nothing names any more,
-    /// before the client hears of it: its next CREATE must not meet a late removal (3.7).
-    pub fn release(&self, mut oids: Vec<Oid>) -> Result<(), SdResult> {
-        {
-            let mut refs = lock(&self.refs);
-            oids.retain(|&oid| refs.release(oid));
-        }
-        count(&self.stat.removes, oids.len());
-        for oid in oids {
-            // Not durably: after a crash of the machine the next start removes it again.
-            self.store.remove(oid, false).map_err(disk)?;
-        }
-        Ok(())
+        stored.settle(|| self.store.sync(vdi.vid.inode(), inode))
     }
 
     /// An object that a client may know of: reference counts are no objects here (6.2).
@@ -347,6 +359,16 @@ impl Cluster {
         }
         .ok_or(SdResult::INVALID_PARMS)
     }
+}
+
+/// What a VDI is called, and how its objects are found, are not for its clients to change: no client
+/// does, and objects would be lost or taken for others.
+fn check_identity(old: &InodeHeader, new: &InodeHeader) -> Result<(), SdResult> {
+    let same = old.name() == new.name()
+        && old.vdi_id == new.vdi_id
+        && old.store_policy == new.store_policy
+        && old.block_size_shift == new.block_size_shift;
+    if same { Ok(()) } else { Err(SdResult::INVALID_PARMS) }
 }
 
 /// The object that the request is about, if its id can be one.

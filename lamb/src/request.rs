@@ -7,10 +7,16 @@ use sheepdog_proto::op::{self, FLAG_PIGGYBACK, FLAG_WRITE};
 use sheepdog_proto::zerocopy::IntoBytes;
 use sheepdog_proto::{CLIENT_VERSION_MAX, INTERNAL_VERSION, Request, Response, SdResult};
 
+use crate::admin::Hashing;
 use crate::buf::{Buf, SMALL};
 use crate::cluster::{Cluster, count};
 use crate::object::Part;
 use crate::read;
+use crate::store::Data;
+
+/// Bytes of the longest answer other than a READ's: what a client has room for beyond that is not
+/// a reason to make it longer.
+const MAX_ANSWER: usize = 16 << 20;
 
 /// The cluster's epoch: its one node never leaves, so it stays what formatting makes it.
 pub const EPOCH: u32 = 1;
@@ -87,28 +93,80 @@ pub enum Wish {
     Stop,
 }
 
+/// How far a request is that is executed slice by slice.
+#[derive(Default)]
+pub enum Progress {
+    #[default]
+    New,
+    Hash(Box<Hashing>),
+    /// So many bytes of OIDS_EXIST are answered.
+    Exist(usize, bool),
+}
+
 impl Cluster {
     /// Executes a request whose payload has arrived, and appends the whole response to `out`.
-    pub fn execute(&self, request: &Request, payload: &[u8], peer: Peer, out: &mut Buf) -> Wish {
+    pub fn execute(&self, request: &Request, payload: Data, peer: Peer, out: &mut Buf) -> Wish {
         let start = out.len();
         out.grow(HEADER_LEN).fill(0);
-        count(&self.stat.total, 1);
-        count(&self.stat.active, 1);
-        count(&self.stat.rx, payload.len());
+        // What is asked about node and cluster is no work of a gateway's (3.11).
+        let counts = is_of_objects(request.opcode);
+        if counts {
+            count(&self.stat.total, 1);
+            count(&self.stat.active, 1);
+            count(&self.stat.rx, payload.len());
+        }
         let start_of_data = out.len();
-        let room = room(request);
-        let mut data = Out { buf: out, start: start_of_data, room };
+        let mut data = Out { buf: out, start: start_of_data, room: room_of_answer(request) };
         let answer = self.perform(request, payload, peer, &mut data);
-        self.stat.active.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        if counts {
+            self.stat.active.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        }
 
         if !answer.result.is_success() && request.opcode != op::OIDS_EXIST {
             out.truncate(start_of_data);
         }
-        count(&self.stat.tx, out.len() - start_of_data);
+        if counts {
+            count(&self.stat.tx, out.len() - start_of_data);
+        }
         finish(request, &answer, out, start);
         log::trace!("{} -> {:?}", op::name(request.opcode), answer.result);
         let stop = matches!(request.opcode, op::SHUTDOWN | op::KILL_NODE);
         if stop && answer.result.is_success() { Wish::Stop } else { Wish::Nothing }
+    }
+
+    /// Whether a request may take so long that it is executed by [`Self::execute_slice`]: it goes
+    /// through whole objects, or through all of them.
+    pub fn is_long(&self, request: &Request) -> bool {
+        let opcode = request.opcode;
+        (is_of_all(opcode) || is_sliced(opcode)) && version_is_known(request)
+    }
+
+    /// Executes a part of a long request; true if that was the last, and the response is complete.
+    pub fn execute_slice(
+        &self,
+        request: &Request,
+        payload: Data,
+        peer: Peer,
+        progress: &mut Progress,
+        out: &mut Buf,
+    ) -> bool {
+        if !is_sliced(request.opcode) {
+            self.execute(request, payload, peer, out);
+            return true;
+        }
+        if let Progress::New = progress {
+            out.grow(HEADER_LEN).fill(0);
+        }
+        let mut data = Out { buf: out, start: HEADER_LEN, room: room_of_answer(request) };
+        let payload = payload.bytes().unwrap_or_default();
+        let _format = read(&self.format);
+        let done = match request.opcode {
+            op::GET_HASH => self.get_hash(request, progress),
+            _ => self.oids_exist(payload, progress, &mut data),
+        };
+        let Some(answer) = done.unwrap_or_else(|result| Some(result.into())) else { return false };
+        finish(request, &answer, out, 0);
+        true
     }
 
     /// Answers a READ that takes no wait for a disk; otherwise false, and nothing has happened.
@@ -171,28 +229,35 @@ impl Cluster {
         request.opcode != op::READ_OBJ && !self.is_quick(request)
     }
 
-    fn perform(&self, request: &Request, payload: &[u8], peer: Peer, out: &mut Out) -> Answer {
+    fn perform(&self, request: &Request, payload: Data, peer: Peer, out: &mut Out) -> Answer {
         if !version_is_known(request) {
             return SdResult::VER_MISMATCH.into();
         }
         if request.opcode == op::MAKE_FS {
+            let payload = payload.bytes().unwrap_or_default();
             return self.make_fs(request, payload).unwrap_or_else(Answer::from);
         }
-        let _format = read(&self.format);
+        // Formatting, and all that comes behind it, must not wait for what only looks, and long.
+        let _format = (!is_of_all(request.opcode)).then(|| read(&self.format));
         self.dispatch(request, payload, peer, out).unwrap_or_else(Answer::from)
     }
 
     fn dispatch(
         &self,
         request: &Request,
-        payload: &[u8],
+        data: Data,
         peer: Peer,
         out: &mut Out,
     ) -> Result<Answer, SdResult> {
         match request.opcode {
+            op::CREATE_AND_WRITE_OBJ => return self.create_object(request, data),
+            op::WRITE_OBJ => return self.write_object(request, data),
+            _ => {}
+        }
+        // Nothing else is so long that it is in a file.
+        let payload = data.bytes().ok_or(SdResult::INVALID_PARMS)?;
+        match request.opcode {
             op::READ_OBJ => self.read_object(request, out),
-            op::CREATE_AND_WRITE_OBJ => self.create_object(request, payload),
-            op::WRITE_OBJ => self.write_object(request, payload),
             op::REMOVE_OBJ => self.remove_object(request),
             op::DISCARD_OBJ => self.discard_object(request),
             op::FLUSH_VDI => self.flush(request),
@@ -217,9 +282,7 @@ impl Cluster {
             op::GET_VDI_COPIES => self.get_vdi_copies(peer, out),
             op::NOTIFY_VDI_ADD => self.notify_vdi_add(request),
             op::MD_INFO => self.md_info(out),
-            op::GET_HASH => self.get_hash(request),
             op::EXIST => self.exist(request),
-            op::OIDS_EXIST => self.oids_exist(payload, out),
             op::STAT => self.stat(out),
             op::STAT_RECOVERY => self.stat_recovery(out),
             op::GET_RECOVERY => self.get_recovery(out),
@@ -245,6 +308,27 @@ impl Cluster {
             _ => Err(SdResult::INVALID_PARMS),
         }
     }
+}
+
+/// Whether an operation looks at every object there is.
+fn is_of_all(opcode: u8) -> bool {
+    matches!(opcode, op::STAT_SHEEP | op::MD_INFO | op::GET_OBJ_LIST)
+}
+
+fn is_sliced(opcode: u8) -> bool {
+    matches!(opcode, op::GET_HASH | op::OIDS_EXIST)
+}
+
+fn is_of_objects(opcode: u8) -> bool {
+    matches!(
+        opcode,
+        op::READ_OBJ
+            | op::CREATE_AND_WRITE_OBJ
+            | op::WRITE_OBJ
+            | op::REMOVE_OBJ
+            | op::DISCARD_OBJ
+            | op::FLUSH_VDI
+    )
 }
 
 /// Completes the response that starts at `start` and whose payload follows its header.
@@ -275,5 +359,13 @@ pub fn room(request: &Request) -> usize {
     match request.flags.get() & (FLAG_WRITE | FLAG_PIGGYBACK) {
         FLAG_WRITE => 0,
         _ => request.data_length.get() as usize,
+    }
+}
+
+/// The same, as far as there is a use for it.
+fn room_of_answer(request: &Request) -> usize {
+    match request.opcode {
+        op::READ_OBJ => room(request),
+        _ => room(request).min(MAX_ANSWER),
     }
 }

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -17,25 +18,48 @@ use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FlockOperation, Mode, fchmod, flock};
 use rustix::io::Errno;
+use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{
     AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
-    sockopt,
 };
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::budget::Budget;
 use crate::buf::Spares;
 use crate::cluster::Cluster;
-use crate::conn::{Connection, Shared};
+use crate::conn::Connection;
 use crate::lock;
+use crate::poller::Poller;
 use crate::pool::Pool;
-use crate::request::Peer;
+use crate::request::{Peer, Wish};
 
-/// Connections at a time; each has a thread.
-const MAX_CONNECTIONS: usize = 1024;
+/// Connections at a time, where the system lets us.
+const MAX_CONNECTIONS: usize = 16 << 10;
+/// Bytes of the longest path of a Unix socket.
+const MAX_SOCKET_PATH: usize = 107;
 /// Objects kept open at most, where the system lets us.
 const MAX_OPEN_FILES: usize = 8192;
+/// Descriptors for everything else: listeners, directories, objects that are being created.
+const OTHER_FILES: usize = 96;
+/// Threads for requests: enough to let one sync of the disk serve many of them.
+const POOL: usize = 16;
+/// Those of them that long requests may take.
+const POOL_LONG: usize = 4;
+/// Threads that serve connections.
+const CREW: usize = 256;
+/// How long a thread stays with a connection that says nothing.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// Seconds after which a peer that does not go on loses the memory that others wait for.
+const STALLED: u32 = 3;
 /// How long a client may take to read its last answers when the server ends.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long the server takes to end at most, whatever it is doing.
+const BOUND: Duration = Duration::from_secs(10);
+/// The usual limit for the memory of the process.
+pub const MEMORY: usize = 256 << 20;
+/// The least that works: the largest payload, an inode's, has to find room.
+pub const LEAST_MEMORY: usize = 64 << 20;
 
 /// What a server is started with.
 #[derive(Clone, Debug)]
@@ -53,6 +77,8 @@ pub struct Options {
     pub allow_remote: bool,
     /// Do as a 1.0 server does, also where that loses data; for tests of clients.
     pub mimic: bool,
+    /// Bytes of memory that the process is to use.
+    pub memory: usize,
 }
 
 impl Options {
@@ -66,6 +92,7 @@ impl Options {
             use_lock: false,
             allow_remote: false,
             mimic: false,
+            memory: MEMORY,
         }
     }
 }
@@ -91,10 +118,13 @@ pub struct Server {
     addresses: Vec<Address>,
     stopper: Stopper,
     acceptor: Option<JoinHandle<()>>,
-    connections: Arc<Connections>,
+    pollers: Vec<JoinHandle<()>>,
+    /// Closed to end the pollers.
+    end_of_pollers: Option<OwnedFd>,
+    shared: Option<Arc<Shared>>,
     socket: PathBuf,
     /// Locked as long as the server runs.
-    _lock: File,
+    lock: Option<File>,
 }
 
 /// Ends a server from anywhere.
@@ -109,9 +139,29 @@ impl Stopper {
     }
 }
 
-struct Connections {
-    open: Mutex<HashMap<u64, Arc<Connection>>>,
+/// What connections share.
+pub struct Shared {
+    pub cluster: Cluster,
+    /// For requests.
+    pub pool: Pool,
+    /// For connections.
+    pub crew: Pool,
+    pub spares: Spares,
+    pub budget: Arc<Budget>,
+    /// Connections that nobody serves until their peers have said something.
+    pub readable: Poller,
+    /// Connections whose peers have to read something first.
+    pub writable: Poller,
+    connections: Mutex<HashMap<u64, Arc<Connection>>>,
+    max_connections: usize,
+    /// A connection has ended.
     changed: Condvar,
+    stopper: Stopper,
+    /// Seconds since the start.
+    clock: AtomicU32,
+    /// When something was said last that happens again and again.
+    complained: AtomicU32,
+    ending: AtomicBool,
 }
 
 enum Listener {
@@ -134,9 +184,9 @@ impl Server {
         }
         let dir = &options.dir;
         make_dir(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        let lock = lock_dir(dir)?;
-        let open_files = raise_open_files();
-        let cluster = Cluster::open(options, open_files)
+        let lock = Some(lock_dir(dir)?);
+        let limits = Limits::raise();
+        let cluster = Cluster::open(options, limits.open_files)
             .with_context(|| format!("cannot open the store in {}", dir.display()))?;
 
         let mut listeners = Vec::new();
@@ -156,22 +206,56 @@ impl Server {
         addresses.push(Address::Unix(socket.clone()));
         listeners.push(Listener::Unix(listener));
 
-        let shared = Arc::new(Shared { cluster, pool: Pool::new(), spares: Spares::default() });
-        let connections = Arc::new(Connections { open: Mutex::default(), changed: Condvar::new() });
-        let (watched, stop) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let (watched, stop) = pipe_with(PipeFlags::CLOEXEC)?;
         let stopper = Stopper(Arc::new(Mutex::new(Some(stop))));
-        let acceptor = Acceptor {
-            node: node_address(&addresses),
-            listeners,
-            shared,
-            connections: connections.clone(),
+        let shared = Arc::new(Shared {
+            cluster,
+            pool: Pool::start("lamb-pool", POOL, POOL_LONG)?,
+            crew: Pool::start("lamb-conn", CREW, 1)?,
+            spares: Spares::default(),
+            // The rest is for threads, VDIs, references, and what allocators keep.
+            budget: Budget::new(options.memory / 2),
+            readable: Poller::readable()?,
+            writable: Poller::writable()?,
+            connections: Mutex::default(),
+            max_connections: limits.connections,
+            changed: Condvar::new(),
             stopper: stopper.clone(),
+            clock: AtomicU32::new(0),
+            complained: AtomicU32::new(0),
+            ending: AtomicBool::new(false),
+        });
+        let (ended, end_of_pollers) = pipe_with(PipeFlags::CLOEXEC)?;
+        let ended = Arc::new(ended);
+        let mut server = Server {
+            stopper,
+            acceptor: None,
+            pollers: Vec::new(),
+            end_of_pollers: Some(end_of_pollers),
+            shared: Some(shared.clone()),
+            socket,
+            addresses,
+            lock,
         };
-        let acceptor = thread::Builder::new()
-            .name("lamb-accept".into())
-            .spawn(move || acceptor.run(&watched))?;
-        let acceptor = Some(acceptor);
-        Ok(Server { addresses, stopper, acceptor, connections, socket, _lock: lock })
+        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            thread::Builder::new().name(name.into()).spawn(work)
+        };
+        let (readers, stop) = (shared.clone(), ended.clone());
+        let work = move || {
+            let wake = |id| readers.with(id, Connection::wake);
+            report(readers.readable.run(&stop, wake, || readers.tick()));
+        };
+        server.pollers.push(spawn("lamb-readable", Box::new(work))?);
+        let writers = shared.clone();
+        let work = move || {
+            let resume = |id| writers.with(id, Connection::resume);
+            report(writers.writable.run(&ended, resume, || {}));
+        };
+        server.pollers.push(spawn("lamb-writable", Box::new(work))?);
+        let acceptor = Acceptor { node: node_address(&server.addresses), listeners, shared };
+        let work = Box::new(move || acceptor.run(&watched));
+        server.acceptor = Some(spawn("lamb-accept", work)?);
+        Ok(server)
     }
 
     /// Where it listens, ports filled in.
@@ -189,12 +273,35 @@ impl Server {
     }
 
     fn join(&mut self) {
-        let Some(acceptor) = self.acceptor.take() else { return };
-        if acceptor.join().is_err() {
+        let Some(shared) = self.shared.take() else { return };
+        let deadline = Instant::now() + BOUND;
+        if let Some(acceptor) = self.acceptor.take()
+            && acceptor.join().is_err()
+        {
             log::error!("the acceptor panicked");
         }
         let _ = fs::remove_file(&self.socket);
-        self.connections.end();
+        shared.end(deadline);
+        drop(self.end_of_pollers.take());
+        for poller in self.pollers.drain(..) {
+            let _ = poller.join();
+        }
+        // Threads that have done their last work have yet to let go of it.
+        while Arc::strong_count(&shared) > 1 {
+            if Instant::now() >= deadline {
+                log::warn!("ending with requests under way");
+                // They still use the directory: it is not for others as long as this process is.
+                std::mem::forget(self.lock.take());
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+fn report(result: io::Result<()>) {
+    if let Err(err) = result {
+        log::error!("cannot wait for peers: {err}");
     }
 }
 
@@ -210,8 +317,6 @@ struct Acceptor {
     listeners: Vec<Listener>,
     node: SocketAddr,
     shared: Arc<Shared>,
-    connections: Arc<Connections>,
-    stopper: Stopper,
 }
 
 impl Acceptor {
@@ -239,7 +344,9 @@ impl Acceptor {
                 }
                 next += 1;
                 if let Err(err) = self.accept(listener, next) {
-                    log::warn!("cannot take a connection: {err}");
+                    if self.shared.may_complain() {
+                        log::warn!("cannot take a connection: {err}");
+                    }
                     // Mostly too many open files: wait for some of them to be closed.
                     thread::sleep(Duration::from_millis(50));
                 }
@@ -248,52 +355,128 @@ impl Acceptor {
     }
 
     fn accept(&self, listener: &Listener, id: u64) -> io::Result<()> {
-        let Some((socket, node)) = listener.accept(self.node)? else { return Ok(()) };
-        let connections = self.connections.clone();
-        let connection = Arc::new(Connection::new(socket, Peer { node }, self.shared.clone()));
-        {
-            let mut open = lock(&connections.open);
-            if open.len() >= MAX_CONNECTIONS {
-                return Err(io::Error::other("too many connections"));
+        let shared = &self.shared;
+        let (socket, node) = match listener.accept(self.node) {
+            Ok(Some(accepted)) => accepted,
+            Ok(None) => return Ok(()),
+            Err(err) => {
+                shared.shed();
+                return Err(err);
             }
-            open.insert(id, connection.clone());
+        };
+        sockopt::set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
+        let conn = Arc::new(Connection::new(id, socket, Peer { node }, shared.clone()));
+        let n = {
+            let mut connections = lock(&shared.connections);
+            connections.insert(id, conn.clone());
+            connections.len()
+        };
+        if n > shared.max_connections && !shared.shed() {
+            shared.remove(id, Wish::Nothing);
+            return Err(io::Error::other("too many connections that are in use"));
         }
-        let stopper = self.stopper.clone();
-        let registered = self.connections.clone();
-        let thread = thread::Builder::new().name("lamb-conn".into()).spawn(move || {
-            if connection.serve() {
-                stopper.stop();
-            }
-            drop(connection);
-            registered.remove(id);
-        });
-        if thread.is_err() {
-            connections.remove(id);
-        }
-        thread.map(drop)
+        conn.start().inspect_err(|_| shared.remove(id, Wish::Nothing))
     }
 }
 
-impl Connections {
-    fn remove(&self, id: u64) {
-        lock(&self.open).remove(&id);
-        self.changed.notify_all();
+impl Shared {
+    /// Seconds since the start.
+    pub fn now(&self) -> u32 {
+        self.clock.load(Ordering::Relaxed)
     }
 
-    /// Ends all connections, after what they have asked for was done and answered.
-    fn end(&self) {
-        let deadline = Instant::now() + GRACE;
-        let mut open = lock(&self.open);
-        let mut how = Shutdown::Read;
-        while !open.is_empty() {
-            open.values().for_each(|connection| connection.shut(how));
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                how = Shutdown::Both;
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
+    }
+
+    /// A connection has ended.
+    pub fn remove(&self, id: u64, wish: Wish) {
+        let conn = lock(&self.connections).remove(&id);
+        drop(conn);
+        self.changed.notify_all();
+        if wish == Wish::Stop {
+            self.stopper.stop();
+        }
+    }
+
+    fn with(&self, id: u64, what: impl FnOnce(&Arc<Connection>)) {
+        let conn = lock(&self.connections).get(&id).cloned();
+        if let Some(conn) = conn {
+            what(&conn);
+        }
+    }
+
+    fn all(&self) -> Vec<Arc<Connection>> {
+        lock(&self.connections).values().cloned().collect()
+    }
+
+    /// Ends the connection that has been idle for longest; false if none is.
+    fn shed(&self) -> bool {
+        let idle = self.all().into_iter().filter_map(|conn| Some((conn.idle_since()?, conn)));
+        let mut idle: Vec<_> = idle.collect();
+        idle.sort_by_key(|(since, conn)| (*since, conn.id));
+        let Some((since, conn)) = idle.into_iter().find(|(_, conn)| conn.retire()) else {
+            return false;
+        };
+        self.remove(conn.id, Wish::Nothing);
+        if self.may_complain() {
+            let idle = self.now().saturating_sub(since);
+            log::warn!("too many connections: ending those that are idle, one of {idle} s");
+        }
+        true
+    }
+
+    /// Whether something may be said that happens again and again: once a second at most.
+    fn may_complain(&self) -> bool {
+        let now = self.now() + 1;
+        self.complained.swap(now, Ordering::Relaxed) != now
+    }
+
+    /// Looks after connections, once a second.
+    fn tick(&self) {
+        let now = self.clock.fetch_add(1, Ordering::Relaxed) + 1;
+        if !self.budget.is_short() {
+            return;
+        }
+        let holders = self.all().into_iter().filter_map(|conn| Some((conn.holds_since()?, conn)));
+        let stalled = |since: u32| now.saturating_sub(since) >= STALLED;
+        let mut holders: Vec<_> = holders.filter(|(since, _)| stalled(*since)).collect();
+        holders.sort_by_key(|(since, conn)| (*since, conn.id));
+        for (_, conn) in holders {
+            // What the ones before have held may be enough.
+            if !self.budget.is_short() {
+                break;
             }
-            let pause = left.max(Duration::from_millis(50));
-            (open, _) =
-                self.changed.wait_timeout(open, pause).unwrap_or_else(PoisonError::into_inner);
+            if self.may_complain() {
+                log::warn!("memory is short: ending connections whose peers do not go on");
+            }
+            conn.cut();
+            conn.wake();
+        }
+    }
+
+    /// Ends all connections, after what they have asked for was done and answered, by the deadline.
+    fn end(&self, deadline: Instant) {
+        let grace = Instant::now() + GRACE;
+        self.ending.store(true, Ordering::Relaxed);
+        loop {
+            let patient = Instant::now() < grace;
+            for conn in self.all() {
+                if patient {
+                    conn.shut(Shutdown::Read);
+                } else {
+                    conn.cut();
+                    conn.wake();
+                }
+            }
+            let connections = lock(&self.connections);
+            if connections.is_empty() || Instant::now() >= deadline {
+                return;
+            }
+            let until = if patient { grace } else { Instant::now() + Duration::from_millis(50) };
+            let left = until.saturating_duration_since(Instant::now());
+            let changed = self.changed.wait_timeout(connections, left);
+            drop(changed.unwrap_or_else(PoisonError::into_inner));
         }
     }
 }
@@ -336,7 +519,11 @@ impl Listener {
 fn tune(stream: &TcpStream) -> io::Result<SocketAddr> {
     stream.set_nonblocking(false)?;
     stream.set_nodelay(true)?;
+    // A peer whose machine is gone does not stay for ever.
     sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, Duration::from_secs(60))?;
+    sockopt::set_tcp_keepintvl(stream, Duration::from_secs(15))?;
+    sockopt::set_tcp_keepcnt(stream, 4)?;
     let address = stream.local_addr()?;
     Ok(SocketAddr::new(address.ip().to_canonical(), address.port()))
 }
@@ -387,6 +574,13 @@ fn lock_dir(dir: &Path) -> Result<File> {
 
 /// Listens on a Unix socket that is the owner's alone from its first moment.
 fn bind_unix(path: &Path) -> Result<UnixListener> {
+    let len = path.as_os_str().len();
+    if len > MAX_SOCKET_PATH {
+        bail!(
+            "its path has {len} bytes, of which a socket's has {MAX_SOCKET_PATH} at most; --unix \
+             says another one"
+        );
+    }
     match fs::symlink_metadata(path) {
         Ok(meta) if !meta.file_type().is_socket() => bail!("it exists and is not a socket"),
         Ok(_) if UnixStream::connect(path).is_ok() => bail!("another program listens there"),
@@ -402,18 +596,30 @@ fn bind_unix(path: &Path) -> Result<UnixListener> {
     fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     bind(&socket, &SocketAddrUnix::new(path)?)?;
     fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-    listen(&socket, 128)?;
+    listen(&socket, 1024)?;
     Ok(UnixListener::from(socket))
 }
 
-/// Lets the process open as many files as it may, and says how many of them objects may be.
-fn raise_open_files() -> usize {
-    let limit = getrlimit(Resource::Nofile);
-    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let now = match setrlimit(Resource::Nofile, wanted) {
-        Ok(()) => limit.maximum,
-        Err(_) => limit.current,
-    };
-    let free = now.map_or(usize::MAX, |n| n as usize).saturating_sub(MAX_CONNECTIONS);
-    (free / 2).clamp(64, MAX_OPEN_FILES)
+/// What descriptors are for.
+struct Limits {
+    connections: usize,
+    open_files: usize,
+}
+
+impl Limits {
+    /// Lets the process open as many files as it may, and shares them out, so that connections
+    /// never take what objects need.
+    fn raise() -> Limits {
+        let limit = getrlimit(Resource::Nofile);
+        let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        let now = match setrlimit(Resource::Nofile, wanted) {
+            Ok(()) => limit.maximum,
+            Err(_) => limit.current,
+        };
+        let all = now.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
+        let free = all.saturating_sub(OTHER_FILES);
+        let open_files = (free / 3).clamp(16, MAX_OPEN_FILES);
+        let connections = free.saturating_sub(open_files).clamp(8, MAX_CONNECTIONS);
+        Limits { connections, open_files }
+    }
 }

@@ -7,6 +7,7 @@
 //! DIR/attr/HASH/ATTR-ID   DIR/btree/VID/NODE      DIR/ledger/VID/INDEX
 //! DIR/temp/N              objects on their way to one of these names
 //! DIR/trash/N             directories full of objects that are no longer wanted
+//! DIR/reserve             space for what frees space, when there is none
 //! ```
 //!
 //! Two rules make every crash harmless: an object appears under its name only when all of it is on
@@ -16,14 +17,17 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
-use rustix::fs::{SeekFrom, copy_file_range, ioctl_ficlone, seek, statvfs, syncfs};
+use rustix::fs::{
+    CWD, FallocateFlags, RenameFlags, SeekFrom, copy_file_range, fallocate, ioctl_ficlone,
+    renameat_with, seek, statvfs, syncfs,
+};
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
 use sheepdog_proto::oid::OidKind;
 use sheepdog_proto::{Oid, Vid};
@@ -40,6 +44,9 @@ const KINDS: [(OidKind, &str); 6] = [
     (OidKind::Btree, "btree"),
     (OidKind::Ledger, "ledger"),
 ];
+/// Space that is kept for what frees space.
+const RESERVE: &str = "reserve";
+const RESERVE_LEN: usize = 256 << 10;
 const TEMP: &str = "temp";
 const TRASH: &str = "trash";
 
@@ -66,6 +73,51 @@ pub struct Store {
 struct Shard {
     open: HashMap<Oid, Slot>,
     clock: u64,
+    /// Names that somebody watches.
+    watched: HashMap<Oid, Watched>,
+}
+
+#[derive(Default)]
+struct Watched {
+    watches: usize,
+    /// How often another object has come in the place of the one there was.
+    replaced: u64,
+}
+
+/// The object that had a name at some moment, or its absence.
+pub struct Watch<'a> {
+    store: &'a Store,
+    oid: Oid,
+    replaced: u64,
+}
+
+impl Watch<'_> {
+    pub fn oid(&self) -> Oid {
+        self.oid
+    }
+
+    /// Removes that object, if there still is one, and no other one of its name. A crash of the
+    /// machine may bring it back.
+    pub fn remove(self) -> io::Result<()> {
+        let mut shard = self.store.shard(self.oid);
+        let watched = shard.watched.get(&self.oid).map_or(0, |watched| watched.replaced);
+        if watched == self.replaced {
+            self.store.remove_in(&mut shard, self.oid)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        let mut shard = self.store.shard(self.oid);
+        if let Some(watched) = shard.watched.get_mut(&self.oid) {
+            watched.watches -= 1;
+            if watched.watches == 0 {
+                shard.watched.remove(&self.oid);
+            }
+        }
+    }
 }
 
 struct Slot {
@@ -80,6 +132,55 @@ pub struct Object {
     len: u64,
     /// Whether the name would survive a crash: false between rename and sync of the directory.
     settled: AtomicBool,
+}
+
+/// What is to be stored: in memory, or in a file where that is too much.
+#[derive(Clone, Copy)]
+pub enum Data<'a> {
+    Bytes(&'a [u8]),
+    File(&'a Spool),
+}
+
+impl<'a> Data<'a> {
+    pub fn len(self) -> usize {
+        match self {
+            Data::Bytes(bytes) => bytes.len(),
+            Data::File(spool) => spool.len as usize,
+        }
+    }
+
+    pub fn bytes(self) -> Option<&'a [u8]> {
+        match self {
+            Data::Bytes(bytes) => Some(bytes),
+            Data::File(_) => None,
+        }
+    }
+}
+
+/// A file without a name for a payload that is too large for the memory. A failure to store it
+/// shows when it is used, once the peer has sent all of it.
+pub struct Spool {
+    file: io::Result<Object>,
+    len: u64,
+}
+
+impl Spool {
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub fn append(&mut self, data: &[u8]) {
+        if let Ok(object) = &self.file
+            && let Err(err) = object.fill(data, self.len)
+        {
+            self.file = Err(err);
+        }
+        self.len += data.len() as u64;
+    }
+
+    fn object(&self) -> io::Result<&Object> {
+        self.file.as_ref().map_err(|err| io::Error::new(err.kind(), err.to_string()))
+    }
 }
 
 impl Object {
@@ -115,6 +216,32 @@ impl Object {
         self.file.write_all_at(data, offset)
     }
 
+    /// Makes a part read as zeros and gives its space back, where the file system can.
+    pub fn punch(&self, range: std::ops::Range<u64>) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        if fallocate(&self.file, flags, range.start, range.end - range.start).is_ok() {
+            return Ok(());
+        }
+        self.extents(range, |part| {
+            let zeros = [0; 4096];
+            for at in part.clone().step_by(zeros.len()) {
+                let len = zeros.len().min((part.end - at) as usize);
+                self.fill(zeros.get(..len).unwrap_or_default(), at)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The same, wherever the data is.
+    pub fn store(&self, data: Data, offset: u64) -> io::Result<()> {
+        match data {
+            Data::Bytes(bytes) => self.fill(bytes, offset),
+            Data::File(spool) => {
+                self.copy_range(spool.object()?, 0..spool.len, offset, &mut Buf::default())
+            }
+        }
+    }
+
     /// Calls `each` for the parts of `range` that hold data, in order; the rest reads as zeros.
     pub fn extents(
         &self,
@@ -146,16 +273,20 @@ impl Object {
             return Ok(());
         }
         let mut buf = Buf::default();
-        base.extents(0..self.len.min(base.len), |part| self.copy_extent(base, part, &mut buf))
+        base.extents(0..self.len.min(base.len), |part| {
+            let to = part.start;
+            self.copy_range(base, part, to, &mut buf)
+        })
     }
 
-    fn copy_extent(
+    fn copy_range(
         &self,
         base: &Object,
         part: std::ops::Range<u64>,
+        mut to: u64,
         buf: &mut Buf,
     ) -> io::Result<()> {
-        let (mut from, mut to) = (part.start, part.start);
+        let mut from = part.start;
         while from < part.end {
             let len = (part.end - from) as usize;
             match copy_file_range(&base.file, Some(&mut from), &self.file, Some(&mut to), len) {
@@ -164,9 +295,9 @@ impl Object {
                 _ => {
                     let chunk = buf.grow(len.min(CHUNK));
                     base.read(chunk, from)?;
-                    self.fill(chunk, from)?;
+                    self.fill(chunk, to)?;
                     from += chunk.len() as u64;
-                    to = from;
+                    to += chunk.len() as u64;
                     buf.clear();
                 }
             }
@@ -211,16 +342,63 @@ impl Store {
         Ok(())
     }
 
-    /// Removes every object. Nobody else uses the store meanwhile.
-    pub fn wipe(&self) -> io::Result<()> {
+    /// Makes everything that removing every object needs.
+    pub fn prepare_wipe(&self) -> io::Result<Fresh> {
+        let fresh = Fresh(Temp::new(self).keep());
+        fs::create_dir(&fresh.0)?;
         for (_, name) in KINDS {
-            self.throw_away(&self.dir.join(name))?;
+            fs::create_dir(fresh.0.join(name))?;
         }
-        for shard in &self.shards {
-            lock(shard).open.clear();
+        self.sync_dir_for_good(&fresh.0)?;
+        Ok(fresh)
+    }
+
+    /// Removes every object, without a need for space. Nobody else uses the store meanwhile.
+    pub fn wipe(&self, fresh: Fresh) -> io::Result<()> {
+        for (_, name) in KINDS {
+            let (new, old) = (fresh.0.join(name), self.dir.join(name));
+            match renameat_with(CWD, &new, CWD, &old, RenameFlags::EXCHANGE) {
+                Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                    fs::rename(&old, fresh.0.join(format!("{name}.old")))?;
+                    fs::rename(&new, &old)?;
+                }
+                result => result?,
+            }
         }
-        lock(&self.dirs).clear();
-        self.make_dirs()
+        self.sync_dir_for_good(&self.dir)?;
+        self.forget(|_| true);
+        let mut dirs = lock(&self.dirs);
+        dirs.clear();
+        dirs.insert(self.dir.join(kind_dir(OidKind::Inode)));
+        drop(dirs);
+        self.throw_away(&fresh.0)
+    }
+
+    /// Does what frees space; if there is none to begin with, with what is kept for that.
+    pub fn with_reserve<T>(&self, mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        let full = |err: &io::Error| {
+            matches!(err.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+        };
+        match work() {
+            Err(err) if full(&err) => {
+                fs::remove_file(self.dir.join(RESERVE))?;
+                // Some file systems have the space back only then.
+                self.sync_dir_for_good(&self.dir)?;
+                work()
+            }
+            result => result,
+        }
+    }
+
+    /// Keeps a little space, if there is any.
+    pub fn keep_reserve(&self) {
+        let path = self.dir.join(RESERVE);
+        if !path.exists()
+            && let Err(err) = fs::write(&path, vec![1; RESERVE_LEN])
+        {
+            log::warn!("{}: {err}", path.display());
+            let _ = fs::remove_file(&path);
+        }
     }
 
     /// Removes all objects of one kind and VDI from their names at once; their space comes back
@@ -229,11 +407,19 @@ impl Store {
         let dir = self.dir.join(kind_dir(kind)).join(vid.to_string());
         lock(&self.dirs).remove(&dir);
         self.throw_away(&dir)?;
-        // Whoever opened one of them did so before, and under the lock.
-        for shard in &self.shards {
-            lock(shard).open.retain(|oid, _| oid.vid() != vid || oid.kind() != Some(kind));
-        }
+        self.forget(|oid| oid.vid() == vid && oid.kind() == Some(kind));
         Ok(())
+    }
+
+    /// Lets go of objects that have lost their names all at once.
+    fn forget(&self, which: impl Fn(Oid) -> bool) {
+        for shard in &self.shards {
+            // Whoever opened one of them did so before, and under the lock.
+            let mut shard = lock(shard);
+            shard.open.retain(|&oid, _| !which(oid));
+            let watched = shard.watched.iter_mut().filter(|(oid, _)| which(**oid));
+            watched.for_each(|(_, watched)| watched.replaced += 1);
+        }
     }
 
     fn throw_away(&self, dir: &Path) -> io::Result<()> {
@@ -245,6 +431,8 @@ impl Store {
         }
         match fs::rename(dir, to) {
             Err(err) if err.kind() == ErrorKind::NotFound => Ok(()),
+            // Not even space for a name: what is there goes here and now.
+            Err(err) if err.kind() == ErrorKind::StorageFull => fs::remove_dir_all(dir),
             result => {
                 self.reaper.wake();
                 result
@@ -261,10 +449,20 @@ impl Store {
         Ok(syncfs(File::open(&self.dir)?)?)
     }
 
-    /// Bytes of the file system that the store lies on: all, and free.
+    /// Bytes that objects may take, all in all, as the real server counts them: those that they take
+    /// and those that are free. This looks at every object there is.
     pub fn space(&self) -> io::Result<(u64, u64)> {
+        let mut used = 0;
+        for (_, name) in KINDS {
+            used += used_in(&self.dir.join(name))?;
+        }
+        let free = self.free()?;
+        Ok((used.saturating_add(free), free))
+    }
+
+    fn free(&self) -> io::Result<u64> {
         let s = statvfs(&self.dir)?;
-        Ok((s.f_blocks.saturating_mul(s.f_frsize), s.f_bavail.saturating_mul(s.f_frsize)))
+        Ok(s.f_bavail.saturating_mul(s.f_frsize))
     }
 
     pub fn dir(&self) -> &Path {
@@ -281,7 +479,7 @@ impl Store {
             return Ok(Some(slot.object.clone()));
         }
         let Some(path) = self.path(oid) else { return Ok(None) };
-        let file = match OpenOptions::new().read(true).write(true).open(path) {
+        let file = match self.open_file(OpenOptions::new().read(true).write(true), &path) {
             Ok(file) => file,
             Err(err) if err.kind() == ErrorKind::NotFound => return Ok(None),
             Err(err) => return Err(err),
@@ -308,29 +506,102 @@ impl Store {
         len: u64,
         fill: impl FnOnce(&Object) -> io::Result<()>,
     ) -> io::Result<()> {
+        self.create_with(oid, len, self.sync, fill)
+    }
+
+    /// The same for good, whatever the server was told about syncing: for what clusters are made
+    /// of, which changes rarely.
+    pub fn create_for_good(
+        &self,
+        oid: Oid,
+        len: u64,
+        fill: impl FnOnce(&Object) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.create_with(oid, len, true, fill)
+    }
+
+    fn create_with(
+        &self,
+        oid: Oid,
+        len: u64,
+        sync: bool,
+        fill: impl FnOnce(&Object) -> io::Result<()>,
+    ) -> io::Result<()> {
         let path = self.path(oid).ok_or(ErrorKind::InvalidInput)?;
         let mut temp = Temp::new(self);
         let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create_new(true).mode(0o600).open(&temp.path)?;
+        options.read(true).write(true).create_new(true).mode(0o600);
+        let file = self.open_file(&options, &temp.path)?;
         file.set_len(len)?;
-        let object = Arc::new(Object { file, len, settled: AtomicBool::new(!self.sync) });
+        let object = Arc::new(Object { file, len, settled: AtomicBool::new(!sync) });
         fill(&object)?;
-        if self.sync {
+        if sync {
             object.file.sync_all()?;
         }
         let dir = path.parent().unwrap_or(&self.dir);
-        self.make_dir(dir)?;
+        self.make_dir(dir, sync)?;
         {
             let mut shard = self.shard(oid);
             fs::rename(&temp.path, &path)?;
             temp.renamed = true;
             shard.insert(oid, object.clone(), self.open_per_shard);
+            if let Some(watched) = shard.watched.get_mut(&oid) {
+                watched.replaced += 1;
+            }
         }
-        if self.sync {
-            self.sync_dir(dir)?;
+        if sync {
+            self.sync_dir_for_good(dir)?;
             object.settled.store(true, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// Opens a file, if need be in the place of objects that nobody uses right now.
+    fn open_file(&self, options: &OpenOptions, path: &Path) -> io::Result<File> {
+        let full = |err: &io::Error| {
+            [Errno::MFILE, Errno::NFILE]
+                .iter()
+                .any(|no| err.raw_os_error() == Some(no.raw_os_error()))
+        };
+        match options.open(path) {
+            Err(err) if full(&err) => {
+                for shard in &self.shards {
+                    // Whoever opens this file may hold the lock of its own one.
+                    if let Ok(mut shard) = shard.try_lock() {
+                        shard.open.retain(|_, slot| !slot.object.settled.load(Ordering::Acquire));
+                    }
+                }
+                options.open(path)
+            }
+            result => result,
+        }
+    }
+
+    /// A file for a payload that is yet to arrive.
+    pub fn spool(&self) -> Spool {
+        let temp = Temp::new(self);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(0o600);
+        let file = self.open_file(&options, &temp.path);
+        let object = |file| Object { file, len: 0, settled: AtomicBool::new(true) };
+        Spool { file: file.map(object), len: 0 }
+    }
+
+    /// Overwrites a part of an object, whatever is to be stored there.
+    pub fn write_data(&self, oid: Oid, object: &Object, data: Data, offset: u64) -> io::Result<()> {
+        match data {
+            Data::Bytes(bytes) => self.write(oid, object, bytes, offset),
+            data => {
+                object.store(data, offset)?;
+                self.sync(oid, object)
+            }
+        }
+    }
+
+    /// The same as [`Store::write`] and for good, whatever the server was told about syncing.
+    pub fn write_for_good(&self, object: &Object, data: &[u8], offset: u64) -> io::Result<()> {
+        object.fill(data, offset)?;
+        object.file.sync_data()
     }
 
     /// Overwrites a part of an object.
@@ -368,23 +639,33 @@ impl Store {
         Ok(())
     }
 
+    /// Keeps an eye on whatever has this name now.
+    pub fn watch(&self, oid: Oid) -> Watch<'_> {
+        let mut shard = self.shard(oid);
+        let watched = shard.watched.entry(oid).or_default();
+        watched.watches += 1;
+        let replaced = watched.replaced;
+        Watch { store: self, oid, replaced }
+    }
+
     /// Removes an object; false where there was none.
     ///
     /// The name is gone at once, but a crash of the machine may bring it back, unless `durably`.
     pub fn remove(&self, oid: Oid, durably: bool) -> io::Result<bool> {
+        let removed = self.remove_in(&mut self.shard(oid), oid)?;
+        if removed && durably {
+            self.sync_dir(self.path(oid).as_deref().and_then(Path::parent).unwrap_or(&self.dir))?;
+        }
+        Ok(removed)
+    }
+
+    fn remove_in(&self, shard: &mut Shard, oid: Oid) -> io::Result<bool> {
         let Some(path) = self.path(oid) else { return Ok(false) };
-        {
-            let mut shard = self.shard(oid);
-            shard.open.remove(&oid);
-            match fs::remove_file(&path) {
-                Err(err) if err.kind() == ErrorKind::NotFound => return Ok(false),
-                result => result?,
-            }
+        shard.open.remove(&oid);
+        match fs::remove_file(&path) {
+            Err(err) if err.kind() == ErrorKind::NotFound => Ok(false),
+            result => result.map(|()| true),
         }
-        if durably {
-            self.sync_dir(path.parent().unwrap_or(&self.dir))?;
-        }
-        Ok(true)
     }
 
     /// The inodes there are.
@@ -454,22 +735,30 @@ impl Store {
     }
 
     /// Makes a VDI's directory exist, for good.
-    fn make_dir(&self, dir: &Path) -> io::Result<()> {
+    fn make_dir(&self, dir: &Path, sync: bool) -> io::Result<()> {
         let mut dirs = lock(&self.dirs);
-        if dirs.contains(dir) {
+        let known = dirs.contains(dir);
+        // One that was made without syncing it does not count as known for what has to stay.
+        if known && (self.sync || !sync) {
             return Ok(());
         }
         match fs::create_dir(dir) {
             Err(err) if err.kind() != ErrorKind::AlreadyExists => return Err(err),
             _ => {}
         }
-        self.sync_dir(dir.parent().unwrap_or(&self.dir))?;
+        if sync {
+            self.sync_dir_for_good(dir.parent().unwrap_or(&self.dir))?;
+        }
         dirs.insert(dir.to_owned());
         Ok(())
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        if self.sync { File::open(dir)?.sync_all() } else { Ok(()) }
+        if self.sync { self.sync_dir_for_good(dir) } else { Ok(()) }
+    }
+
+    fn sync_dir_for_good(&self, dir: &Path) -> io::Result<()> {
+        self.open_file(OpenOptions::new().read(true), dir)?.sync_all()
     }
 }
 
@@ -529,6 +818,20 @@ impl Drop for Reaper {
     }
 }
 
+/// Bytes on the disk of the files in a directory, as far as they stay there meanwhile.
+fn used_in(dir: &Path) -> io::Result<u64> {
+    let mut used = 0;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        used += match entry.metadata() {
+            Ok(meta) if meta.is_dir() => used_in(&entry.path()).unwrap_or(0),
+            Ok(meta) => 512 * meta.blocks(),
+            Err(_) => 0,
+        };
+    }
+    Ok(used)
+}
+
 /// Removes what is in a directory, as far as it gets before it is stopped.
 fn empty(dir: &Path, stop: &AtomicBool) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
@@ -547,6 +850,16 @@ fn empty(dir: &Path, stop: &AtomicBool) -> io::Result<()> {
     Ok(())
 }
 
+/// Empty directories, to take the places of those of a store.
+pub struct Fresh(PathBuf);
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        // Mostly it is not there any more.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
 /// A file that is removed unless it is renamed away.
 struct Temp {
     path: PathBuf,
@@ -557,6 +870,11 @@ impl Temp {
     fn new(store: &Store) -> Temp {
         let n = store.next_temp.fetch_add(1, Ordering::Relaxed);
         Temp { path: store.dir.join(TEMP).join(n.to_string()), renamed: false }
+    }
+
+    fn keep(mut self) -> PathBuf {
+        self.renamed = true;
+        std::mem::take(&mut self.path)
     }
 }
 
@@ -676,7 +994,7 @@ mod tests {
         assert_eq!((first(&store, VID.inode()), first(&store, other.data(0))), (Some(1), Some(1)));
         put(&store, VID.data(0), &[2]);
         assert_eq!(first(&store, VID.data(0)), Some(2));
-        store.wipe().unwrap();
+        store.wipe(store.prepare_wipe().unwrap()).unwrap();
         assert_eq!(first(&store, VID.data(0)), None);
         let trash = dir.path().join(TRASH);
         while fs::read_dir(&trash).unwrap().count() > 0 {

@@ -1,6 +1,8 @@
 //! Cluster operations on VDIs: look up, create, freeze, clone, delete, lock, list (4.2, 4.9 to 4.12).
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use sheepdog_proto::attr::AttrHeader;
 use sheepdog_proto::btree::EMPTY_ROOT;
@@ -11,8 +13,7 @@ use sheepdog_proto::oid::OidKind;
 use sheepdog_proto::op::{FLAG_WRITE, LOCK_NORMAL, LOCK_SHARED};
 use sheepdog_proto::zerocopy::IntoBytes;
 use sheepdog_proto::{
-    InodeHeader, NAME_LEN, Oid, Request, SdResult, VDI_BITMAP_LEN, VID_SPACE, Vid, erasure_strips,
-    field_text,
+    InodeHeader, NAME_LEN, Oid, Request, SdResult, VDI_BITMAP_LEN, Vid, erasure_strips, field_text,
 };
 
 use crate::cluster::{Cluster, Lock, State, Vdi, count, disk, object_len};
@@ -20,6 +21,20 @@ use crate::config::now;
 use crate::request::{Answer, Out};
 use crate::store::CHUNK;
 use crate::{lock, read, write};
+
+/// VDIs that are announced between two starts at most.
+const MAX_ANNOUNCED: u64 = 1 << 16;
+/// VDI ids in a row from which on it is remembered how they go on.
+const LONG_RUN: u32 = 32;
+
+/// VDI ids in use one after the other, from the hash of a name on.
+#[derive(Clone)]
+pub struct Run {
+    /// Those that are not deleted, oldest first.
+    vdis: Vec<Arc<Vdi>>,
+    /// The first id that is not in use; None if every one is.
+    end: Option<Vid>,
+}
 
 /// What a client looks for: a working VDI, or a snapshot by its tag or its number.
 struct Query {
@@ -131,9 +146,11 @@ impl Cluster {
         self.note_shift(header.block_size_shift);
         write(&self.vdis).insert(vid, Arc::new(Vdi::new(vid, header)));
         if base.is_none() && self.mimic.is_none() {
-            // What an earlier VDI of that name left behind is not this one's.
-            let working = |attr: &AttrHeader| attr.tag[0] == 0 && attr.snap_id.get() == 0;
-            if let Err(result) = self.remove_attrs(&header, working) {
+            // What an earlier VDI of that name left behind is not this one's; only what belongs to
+            // snapshots that are still there stays.
+            let first = working.next_snap_id == 1;
+            let left = |attr: &AttrHeader| first || attr.tag[0] == 0 && attr.snap_id.get() == 0;
+            if let Err(result) = self.remove_attrs(&header, left) {
                 log::warn!("{vid}: attributes of an earlier VDI are still there: {result}");
             }
         }
@@ -166,7 +183,7 @@ impl Cluster {
         // recognised by two working VDIs of one name, see Cluster::finish_snapshots.
         let mut named = Vec::new();
         self.store
-            .create(vid.inode(), INODE_LEN.into(), |inode| {
+            .create_for_good(vid.inode(), INODE_LEN.into(), |inode| {
                 inode.fill(header.as_bytes(), 0)?;
                 if header.store_policy == STORE_BTREE {
                     return inode.fill(&EMPTY_ROOT, MAP_OFFSET.into());
@@ -176,6 +193,7 @@ impl Cluster {
             })
             .map_err(|err| failed(err, SdResult::VDI_WRITE))?;
         {
+            // What the base names is not removed meanwhile: the base is held.
             let mut refs = lock(&self.refs);
             named.iter().for_each(|&oid| refs.add(oid));
         }
@@ -183,7 +201,7 @@ impl Cluster {
             && let Err(err) = self.freeze(current.vid, state, header.create_time.get())
         {
             let _ = self.store.remove(vid.inode(), true);
-            self.release(named)?;
+            self.release_all(&named)?;
             return Err(failed(err, SdResult::BASE_VDI_WRITE));
         }
         Ok(header)
@@ -203,11 +221,19 @@ impl Cluster {
         if state.has_array() {
             self.read_map(vid, |index, owner| named.push(owner.data(index))).map_err(disk)?;
         }
-        // What stays of a deleted inode: it keeps the VDI id in use (3.3, 3.5).
+        // What stays of a deleted inode keeps the VDI id in use (3.3, 3.5). It is deleted by what
+        // needs no space and cannot be done by halves: there may be no space left.
         let header = InodeHeader { name: [0; NAME_LEN], vdi_size: 0.into(), ..before };
+        let inode = self.store.get(vid.inode()).map_err(disk)?.ok_or(SdResult::NO_VDI)?;
         self.store
-            .create(vid.inode(), INODE_LEN.into(), |inode| inode.fill(header.as_bytes(), 0))
+            .write_for_good(&inode, &header.name, 0)
             .map_err(|err| failed(err, SdResult::VDI_WRITE))?;
+        let rest = inode
+            .fill(header.as_bytes(), 0)
+            .and_then(|()| inode.punch(size_of::<InodeHeader>() as u64..INODE_LEN.into()));
+        if let Err(err) = rest {
+            log::warn!("{vid}: deleted, but its inode still says what it was: {err}");
+        }
         state.header = header;
         state.deleted = true;
         drop(state);
@@ -219,7 +245,15 @@ impl Cluster {
         // Others need not wait for what no longer concerns them.
         drop(order);
         let objects = self.remove_objects_of_deleted(&before, vid, named);
-        if let Err(result) = attrs.and(objects) {
+        let freed = attrs.and(objects).and_then(|()| match self.recycles() {
+            // Not before everything of the id is gone.
+            true => {
+                let _order = lock(&self.order);
+                self.recycle(vid)
+            }
+            false => Ok(()),
+        });
+        if let Err(result) = freed {
             log::warn!("{vid}: deleted, but some of its objects are still there: {result}");
         }
         Ok(reply(vid, 0, 0))
@@ -234,7 +268,7 @@ impl Cluster {
     ) -> Result<(), SdResult> {
         let hypervolume = deleted.store_policy != STORE_ARRAY;
         let (own, others): (Vec<Oid>, Vec<Oid>) = named.into_iter().partition(|o| o.vid() == vid);
-        self.release(others)?;
+        self.release_all(&others)?;
         let unneeded: Vec<Oid> = {
             let mut refs = lock(&self.refs);
             own.into_iter().filter(|&oid| refs.release(oid)).collect()
@@ -256,8 +290,7 @@ impl Cluster {
     /// Those of a working VDI stay while the name has snapshots: `dog vdi rollback` deletes the
     /// working VDI and creates it again from one of them (5.10).
     fn remove_attrs_of_deleted(&self, deleted: &InodeHeader) -> Result<(), SdResult> {
-        let left = self.run(deleted.name());
-        let last = left.iter().all(|vdi| read(&vdi.state).header.name() != deleted.name());
+        let last = !self.knows_name(deleted.name());
         self.remove_attrs(deleted, |attr| {
             let tagged = !deleted.tag().is_empty() && field_text(&attr.tag) == deleted.tag();
             let numbered = attr.snap_id == deleted.snap_id && attr.snap_id.get() != 0;
@@ -346,28 +379,109 @@ impl Cluster {
 
     /// The first VDI id at or after the name's hash that is not in use (3.3).
     fn free_vid(&self, name: &[u8; NAME_LEN]) -> Option<Vid> {
-        let vdis = read(&self.vdis);
-        let mut vid = vid_of_name(name);
-        for _ in 1..VID_SPACE {
-            if !vdis.contains_key(&vid) {
-                return Some(vid);
-            }
-            vid = next(vid);
-        }
-        None
+        self.run_from(vid_of_name(name)).end
     }
 
     /// Every VDI that can have this name, newest first (3.4).
     fn run(&self, name: &[u8]) -> Vec<Arc<Vdi>> {
-        let vdis = read(&self.vdis);
-        let mut run = Vec::new();
-        let mut vid = vid_of_name(name);
-        while let Some(vdi) = vdis.get(&vid).filter(|_| run.len() < VID_SPACE as usize) {
-            run.push(vdi.clone());
-            vid = next(vid);
-        }
+        let mut run = self.run_from(vid_of_name(name)).vdis;
         run.reverse();
         run
+    }
+
+    /// The VDIs from an id on, without those that are deleted.
+    fn run_from(&self, start: Vid) -> Run {
+        if self.recycles() {
+            return self.run_of_all();
+        }
+        let mut runs = lock(&self.runs);
+        let mut run =
+            runs.get(&start).cloned().unwrap_or(Run { vdis: Vec::new(), end: Some(start) });
+        {
+            let vdis = read(&self.vdis);
+            while let Some(vid) = run.end
+                && let Some(vdi) = vdis.get(&vid)
+            {
+                run.vdis.push(vdi.clone());
+                run.end = Some(next(vid)).filter(|&vid| vid != start);
+            }
+        }
+        run.vdis.retain(|vdi| !read(&vdi.state).header.is_deleted());
+        // Ids are never free again: what was found once is so the next time, and more may follow.
+        // What is found quickly anyhow need not be kept.
+        let far = run.end.is_none_or(|end| end.get().wrapping_sub(start.get()) > LONG_RUN);
+        if far {
+            runs.insert(start, run.clone());
+        }
+        run
+    }
+
+    /// Where ids are recycled, any may be a name's: the lowest free one is the next, so it is not
+    /// ids that say what is newer, but the numbers of the inodes of one name.
+    fn run_of_all(&self) -> Run {
+        let vdis = read(&self.vdis);
+        let mut end = Some(FIRST);
+        while let Some(vid) = end
+            && vdis.contains_key(&vid)
+        {
+            end = Some(next(vid)).filter(|&vid| vid != FIRST);
+        }
+        let vdis: Vec<_> = vdis.values().cloned().collect();
+        let number = |vdi: &Arc<Vdi>| {
+            let header = read(&vdi.state).header;
+            (!header.is_deleted()).then_some((header.snap_id.get(), vdi.vid))
+        };
+        let mut vdis: Vec<_> =
+            vdis.into_iter().filter_map(|vdi| Some((number(&vdi)?, vdi))).collect();
+        vdis.sort_by_key(|(number, _)| *number);
+        Run { vdis: vdis.into_iter().map(|(_, vdi)| vdi).collect(), end }
+    }
+
+    /// Frees the ids of a VDI and of all that it has a parent or a child of, if all of them are
+    /// deleted (3.3).
+    fn recycle(&self, vid: Vid) -> Result<(), SdResult> {
+        let all = self.all_vdis();
+        let parent = |vdi: &Vdi| Vid::new(read(&vdi.state).header.parent_vdi_id.get());
+        let mut family = HashSet::from([vid]);
+        let mut grown = true;
+        while grown {
+            grown = false;
+            for vdi in &all {
+                let parent = parent(vdi).filter(|parent| !parent.is_none());
+                let related = parent.is_some_and(|parent| family.contains(&parent));
+                if related || family.contains(&vdi.vid) {
+                    grown |= family.insert(vdi.vid);
+                    grown |= parent.is_some_and(|parent| family.insert(parent));
+                }
+            }
+        }
+        let members: Vec<_> = all.iter().filter(|vdi| family.contains(&vdi.vid)).collect();
+        let needed =
+            |vdi: &&Arc<Vdi>| !read(&vdi.state).deleted || lock(&self.refs).any_of(vdi.vid);
+        if members.iter().copied().any(|vdi| needed(&vdi)) {
+            return Ok(());
+        }
+        for vdi in members {
+            self.store.remove(vdi.vid.inode(), true).map_err(disk)?;
+            write(&self.vdis).remove(&vdi.vid);
+        }
+        Ok(())
+    }
+
+    /// Frees the ids that a crash kept from being freed.
+    pub fn recycle_all(&self) -> Result<(), SdResult> {
+        let deleted = self.all_vdis().into_iter().filter(|vdi| read(&vdi.state).deleted);
+        for vdi in deleted.filter(|_| self.recycles()) {
+            if self.vdi(vdi.vid).is_some() {
+                self.recycle(vdi.vid)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether any VDI or snapshot has this name.
+    pub fn knows_name(&self, name: &[u8]) -> bool {
+        self.run(name).iter().any(|vdi| read(&vdi.state).header.name() == name)
     }
 
     fn working(&self, name: &[u8]) -> Working {
@@ -390,7 +504,15 @@ impl Cluster {
             return Err(SdResult::NO_VDI);
         }
         if tag.is_empty() && query.snap_id == 0 {
-            return self.working(name).vdi;
+            let found = self.working(name).vdi;
+            // Without a working VDI the newest snapshot is found there (3.4).
+            return match self.recycles() {
+                true => found.or_else(|result| {
+                    let named = |vdi: &Arc<Vdi>| read(&vdi.state).header.name() == name;
+                    self.run(name).into_iter().find(named).ok_or(result)
+                }),
+                false => found,
+            };
         }
         let mut seen_working = false;
         for vdi in self.run(name) {
@@ -451,9 +573,18 @@ impl Cluster {
             write(&vdi.state).present = false;
             Arc::new(vdi)
         };
+        if self.vdi(vid).is_none() && !self.announce() {
+            log::warn!("{vid}: too many VDIs are announced and never come");
+            return Err(SdResult::FULL_VDI);
+        }
         let vdi = write(&self.vdis).entry(vid).or_insert_with(announced).clone();
         write(&vdi.state).loading = true;
         Ok(Answer::OK)
+    }
+
+    /// Whether one more VDI may be announced: whoever announces takes memory until the next start.
+    fn announce(&self) -> bool {
+        self.announced.fetch_add(1, Ordering::Relaxed) < MAX_ANNOUNCED
     }
 
     pub fn all_vdis(&self) -> Vec<Arc<Vdi>> {

@@ -177,3 +177,59 @@ fn a_rollback_keeps_attributes_and_a_new_vdi_has_none() {
     let attrs = lamb.options.dir.join("attr");
     assert_eq!(std::fs::read_dir(attrs).unwrap().count(), 0);
 }
+
+fn files(lamb: &Lamb) -> Vec<std::path::PathBuf> {
+    let dirs = std::fs::read_dir(lamb.options.dir.join("attr")).unwrap();
+    let files = dirs.flat_map(|dir| std::fs::read_dir(dir.unwrap().path()).unwrap());
+    files.map(|file| file.unwrap().path()).collect()
+}
+
+#[test]
+fn deleted_attributes_take_no_space_and_go_with_their_vdi() {
+    use std::os::unix::fs::MetadataExt;
+    let lamb = Lamb::start();
+    let mut c = lamb.client();
+    c.vdi("alpha", 1);
+    let keys: Vec<String> = (0..50).map(|i| format!("key{i}")).collect();
+    for key in &keys {
+        let a = Attr { key, ..of("alpha") };
+        assert_eq!(a.call(&mut c, CREAT, &[7; 60_000]).0, OK);
+        assert_eq!(a.call(&mut c, DEL, b"").0, OK);
+    }
+    let used: u64 = files(&lamb).iter().map(|path| path.metadata().unwrap().blocks() * 512).sum();
+    assert!(used <= 50 * 8192, "{used}");
+    c.delete("alpha", "", 0).unwrap();
+    assert_eq!(files(&lamb).len(), 0);
+}
+
+/// As after a crash between the end of the VDIs and that of their attributes.
+#[test]
+fn attributes_do_not_outlive_their_vdis_by_a_crash() {
+    let mut lamb = Lamb::start();
+    let mut c = lamb.client();
+    let v = c.vdi("alpha", 1);
+    c.snapshot("alpha", v, "s");
+    c.vdi("beta", 1);
+    let tagged = Attr { tag: "s", ..of("alpha") };
+    assert_eq!(tagged.call(&mut c, CREAT, b"old").0, OK);
+    assert_eq!(of("alpha").call(&mut c, CREAT, b"old").0, OK);
+    assert_eq!(of("beta").call(&mut c, CREAT, b"mine").0, OK);
+    let kept: Vec<_> =
+        files(&lamb).into_iter().map(|path| (std::fs::read(&path).unwrap(), path)).collect();
+    assert_eq!(kept.len(), 3);
+    c.delete("alpha", "", 0).unwrap();
+    c.delete("alpha", "s", 0).unwrap();
+    assert_eq!(files(&lamb).len(), 1);
+    drop(lamb.server.take());
+    for (data, path) in kept {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, data).unwrap();
+    }
+    lamb.restart();
+    assert_eq!(files(&lamb).len(), 1);
+    let mut c = lamb.client();
+    assert_eq!(of("beta").value(&mut c), Ok(b"mine".to_vec()));
+    let v = c.vdi("alpha", 1);
+    c.snapshot("alpha", v, "s");
+    assert_eq!(tagged.value(&mut c), Err(SdResult::NO_OBJ));
+}

@@ -119,5 +119,13 @@ fn what_cannot_work_is_said() {
     let long = dir.path().join("x".repeat(120));
     let args = ["--unix", long.to_str().unwrap()];
     let text = refusal(Program::command(&dir.path().join("store"), &args));
-    assert!(text.contains("cannot listen on"), "{text}");
+    assert!(text.contains("cannot listen on") && text.contains("--unix says"), "{text}");
+    // The usual socket's path follows from the directory's.
+    let text = refusal(Program::command(&dir.path().join("y".repeat(120)), &[]));
+    assert!(text.contains("--unix says"), "{text}");
+    for size in ["63M", "1T", "", "-5M"] {
+        let mut command = Program::command(&dir.path().join("store"), &[]);
+        let output = command.arg(format!("--memory={size}")).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{size}");
+    }
 }

@@ -454,3 +454,112 @@ fn an_interrupted_snapshot_is_finished() {
     assert_eq!(c.header(v).snap_ctime.get(), 5 << 32);
     assert_eq!(c.create(v.data(1), 0, &[1]), SdResult::READONLY);
 }
+
+/// What a VDI is called and how its objects are found is not for clients to change (6.3).
+#[test]
+fn a_header_keeps_what_objects_depend_on() {
+    let lamb = Lamb::start();
+    let mut c = lamb.client();
+    let v = c.vdi("alpha", 16);
+    c.allocate(v, 0, &[1]);
+    let whole = c.header(v);
+    let spoiled = [
+        InodeHeader { name: name_field(b"beta").unwrap(), ..whole },
+        InodeHeader { name: [0; 256], ..whole },
+        InodeHeader { store_policy: 1, ..whole },
+        InodeHeader { block_size_shift: 20, ..whole },
+        InodeHeader { vdi_id: 7.into(), ..whole },
+    ];
+    for header in spoiled {
+        assert_eq!(c.write(v.inode(), 0, header.as_bytes()), SdResult::INVALID_PARMS);
+        assert_eq!(c.create(v.inode(), 0, header.as_bytes()), SdResult::INVALID_PARMS);
+    }
+    assert_eq!(c.write(v.inode(), 0, &[0]), SdResult::INVALID_PARMS);
+    assert_eq!(c.write(v.inode(), 553, &[1]), SdResult::INVALID_PARMS);
+    assert_eq!(c.header(v).as_bytes(), whole.as_bytes());
+    // What clients do change.
+    let resized = InodeHeader { vdi_size: (20 * OBJECT).into(), nr_copies: 2, ..whole };
+    assert_eq!(c.write(v.inode(), 0, resized.as_bytes()), SdResult::SUCCESS);
+    assert_eq!(c.header(v).as_bytes(), resized.as_bytes());
+    assert_eq!(c.read(v.data(0), 0, 1), Ok(vec![1]));
+    assert_eq!(c.delete("alpha", "", 0), Ok(v));
+    assert_eq!(c.write(v.inode(), 0, whole.as_bytes()), SdResult::INVALID_PARMS, "it is deleted");
+    assert_eq!(c.info("alpha", "", 0), Err(SdResult::NO_VDI));
+}
+
+/// Ids of a cluster that recycles them: the lowest ones that are free, and those of a family are
+/// free again once all of it is deleted (3.3).
+#[test]
+fn ids_are_recycled_where_the_cluster_was_formatted_so() {
+    let mut lamb = Lamb::start();
+    let mut c = lamb.client();
+    let arm = sheepdog_proto::header::ClusterArm {
+        copies: 1,
+        flags: sheepdog_proto::op::cluster_flag::RECYCLE_VID.into(),
+        ..Default::default()
+    };
+    assert_eq!(c.result(Request::new(op::MAKE_FS, FLAG_WRITE, arm), b"plain\0"), SdResult::SUCCESS);
+    let (a, b) = (c.vdi("alpha", 16), c.vdi("beta", 16));
+    assert_eq!((a.get(), b.get()), (1, 2));
+    c.allocate(a, 0, &[1]);
+    let a2 = c.snapshot("alpha", a, "s");
+    assert_eq!(a2.get(), 3);
+    assert_eq!(c.delete("beta", "", 0), Ok(b));
+    assert_eq!(c.vdis(op::READ_VDIS), [1, 3]);
+    // The new id may be lower than those of its snapshots.
+    let a3 = c.snapshot("alpha", a2, "t");
+    assert_eq!(a3.get(), 2);
+    for restarted in [false, true] {
+        if restarted {
+            lamb.restart();
+            c = lamb.client();
+        }
+        assert_eq!(c.info("alpha", "", 0), Ok(a3));
+        assert_eq!((c.info("alpha", "s", 0), c.info("alpha", "t", 0)), (Ok(a), Ok(a2)));
+        assert_eq!(c.read(a.data(0), 0, 1), Ok(vec![1]));
+    }
+    // As on the real server, without a working VDI the newest snapshot is found (3.4).
+    assert_eq!(c.delete("alpha", "", 0), Ok(a3));
+    assert_eq!(c.info("alpha", "", 0), Ok(a2));
+    assert_eq!(c.delete("alpha", "t", 0), Ok(a2));
+    assert_eq!(c.vdis(op::READ_VDIS), [1, 2, 3], "one of the family is left");
+    assert_eq!(c.delete("alpha", "s", 0), Ok(a));
+    assert_eq!(c.vdis(op::READ_VDIS), []);
+    assert_eq!(c.read(a.inode(), 0, 1), Err(SdResult::NO_OBJ));
+    assert_eq!(lamb.data_objects(), []);
+    assert_eq!(c.vdi("gamma", 16).get(), 1);
+}
+
+/// However often a name is deleted and created, it is found; and VDIs that are announced and never
+/// come take no more memory than there is.
+#[test]
+fn a_name_may_come_and_go() {
+    let mut lamb = Lamb::start();
+    let mut c = lamb.client();
+    let first = c.vdi("alpha", 1).get();
+    let s = c.snapshot("alpha", vid(first), "s");
+    assert_eq!(c.delete("alpha", "", 0), Ok(s));
+    for i in 2..100 {
+        let v = c.vdi("alpha", 1);
+        assert_eq!((v.get(), c.info("alpha", "", 0)), (first + i, Ok(v)));
+        assert_eq!(c.info("alpha", "s", 0), Ok(vid(first)));
+        assert_eq!(c.delete("alpha", "", 0), Ok(v));
+        assert_eq!(c.info("alpha", "", 0), Err(SdResult::NO_VDI));
+        if i == 50 {
+            lamb.restart();
+            c = lamb.client();
+        }
+    }
+    let announce = |new: u32| {
+        let arm = VdiStateArm { new_vid: new.into(), set_bitmap: 1, ..VdiStateArm::default() };
+        let mut request = Request::new(op::NOTIFY_VDI_ADD, 0, arm);
+        request.proto_ver = 0x0a;
+        request
+    };
+    let results: Vec<_> = (0..66_000)
+        .map(|i| c.result(announce(1 + i), &[]))
+        .skip_while(|result| *result == SdResult::SUCCESS)
+        .collect();
+    assert!(results.len() < 1000 && results.contains(&SdResult::FULL_VDI), "{}", results.len());
+    assert_eq!(c.info("alpha", "s", 0), Ok(vid(first)));
+}

@@ -3,6 +3,8 @@
 // Each test program uses its own part of this.
 #![allow(dead_code)]
 
+pub mod load;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -289,8 +291,11 @@ pub struct Program {
 
 impl Program {
     pub fn start(dir: &Path, args: &[&str]) -> Program {
-        let mut child =
-            Program::command(dir, args).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        Program::run(Program::command(dir, args))
+    }
+
+    pub fn run(mut command: std::process::Command) -> Program {
+        let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
         let stdout = std::io::BufReader::new(child.stdout.take().unwrap());
         // One line for the port, one for the socket.
         let lines: Vec<String> =
@@ -303,8 +308,17 @@ impl Program {
     }
 
     pub fn command(dir: &Path, args: &[&str]) -> std::process::Command {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_lamb"));
-        command.args(["--listen", "127.0.0.1:0"]).args(args).arg(dir);
+        Program::command_within(&[], dir, args)
+    }
+
+    /// The same, run by another program: one that sets limits, for instance. LAMB_PROGRAM in the
+    /// environment is another lamb to test.
+    pub fn command_within(by: &[&str], dir: &Path, args: &[&str]) -> std::process::Command {
+        let lamb = std::env::var_os("LAMB_PROGRAM");
+        let lamb = lamb.unwrap_or_else(|| env!("CARGO_BIN_EXE_lamb").into());
+        let mut words = by.iter().map(std::ffi::OsString::from).chain([lamb]);
+        let mut command = std::process::Command::new(words.next().unwrap());
+        command.args(words).args(["--listen", "127.0.0.1:0"]).args(args).arg(dir);
         command
     }
 
@@ -315,6 +329,25 @@ impl Program {
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let sent = std::process::Command::new("kill").args([signal, &pid]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub fn terminate(&mut self) {
+        self.signal("-TERM");
+        for _ in 0..6000 {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                assert!(status.success(), "{status}");
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("it does not end");
     }
 
     /// Bytes of memory that the process uses.
@@ -351,5 +384,67 @@ impl Dice {
 
     pub fn roll(&mut self, sides: usize) -> usize {
         (self.next() % sides as u64) as usize
+    }
+}
+
+/// A file system of its own for a test, gone afterwards.
+pub struct Mount {
+    dir: tempfile::TempDir,
+}
+
+impl Mount {
+    /// One in memory, with `options` of mount; None where nobody may mount.
+    pub fn tmpfs(options: &str) -> Option<Mount> {
+        Mount::with(&["-t", "tmpfs", "-o", options, "none"])
+    }
+
+    /// The file system in an image, which is made if it is missing.
+    pub fn image(image: &Path) -> Option<Mount> {
+        if !image.exists() {
+            std::fs::File::create(image).unwrap().set_len(1 << 30).unwrap();
+            let made = std::process::Command::new("mkfs.ext4").arg("-q").arg(image).status();
+            if !made.is_ok_and(|status| status.success()) {
+                eprintln!("SKIPPED: there is no mkfs.ext4 here");
+                return None;
+            }
+        }
+        Mount::with(&["-o", "loop", image.to_str().unwrap()])
+    }
+
+    fn with(args: &[&str]) -> Option<Mount> {
+        let dir = tempfile::tempdir().unwrap();
+        let output = std::process::Command::new("mount").args(args).arg(dir.path()).output();
+        if output.is_ok_and(|output| output.status.success()) {
+            return Some(Mount { dir });
+        }
+        eprintln!("SKIPPED: it takes root to mount a file system");
+        None
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Leaves no space at all.
+    pub fn fill(&self) {
+        let mut file = std::fs::File::create(self.path().join("filler")).unwrap();
+        let mut len = 1 << 20;
+        while len > 0 {
+            match file.write(&vec![1; len]) {
+                Ok(n) if n > 0 => {}
+                _ => len /= 2,
+            }
+        }
+        let _ = file.sync_all();
+    }
+
+    pub fn unfill(&self) {
+        std::fs::remove_file(self.path().join("filler")).unwrap();
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(self.dir.path()).status();
     }
 }
