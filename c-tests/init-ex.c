@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static void connects(const char *format, const char *where)
@@ -63,7 +64,7 @@ static void times(struct lamb *lamb)
 {
     struct sd_init_opts opts = { .connect_timeout_ms = 100, .timeout_ms = UINT32_MAX };
     char address[32], byte;
-    int fd = bound_socket(address);
+    int fd = bound_socket(address), status;
     sd_vdi_t vdi;
     sd_t sd;
 
@@ -74,10 +75,12 @@ static void times(struct lamb *lamb)
     FAILS(SD_RES_TIMEDOUT, sd_init_ex(address, &opts, sizeof opts, &sd));
     close(fd);
 
-    opts = (struct sd_init_opts){ .timeout_ms = 300, .close_timeout_ms = 100 };
+    opts = (struct sd_init_opts){ .close_timeout_ms = 100 };
     OK(sd_init_ex(lamb->tcp, &opts, sizeof opts, &sd));
     OK(sd_vdi_create(sd, "a", OBJECT, 0, false, &vdi));
     CHECK(kill(lamb->pid, SIGSTOP) == 0);
+    CHECK(waitpid(lamb->pid, &status, WUNTRACED) == lamb->pid && WIFSTOPPED(status));
+    OK(sd_set_timeout(sd, 300));
     FAILS(SD_RES_TIMEDOUT, sd_vdi_read(sd, vdi, &byte, 1, 0));
     FAILS(SD_RES_TIMEDOUT, sd_close(&sd));
     CHECK(kill(lamb->pid, SIGCONT) == 0);

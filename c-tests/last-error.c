@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define SAYS(text) says(__LINE__, (text))
@@ -149,6 +150,7 @@ static void waiting(void)
 {
     struct lamb *lamb = lamb_start();
     char data[512] = { 1 };
+    int status;
     sd_t sd;
     sd_vdi_t vdi;
 
@@ -157,6 +159,7 @@ static void waiting(void)
     OK(sd_vdi_write(sd, vdi, data, sizeof data, 0, 0));
     OK(sd_set_timeout(sd, 300));
     CHECK(kill(lamb->pid, SIGSTOP) == 0);
+    CHECK(waitpid(lamb->pid, &status, WUNTRACED) == lamb->pid && WIFSTOPPED(status));
     FAILS(SD_RES_TIMEDOUT, sd_vdi_write(sd, vdi, data, sizeof data, 0, 0));
     SAYS("VDI \"a\"");
     SAYS(lamb->tcp);
