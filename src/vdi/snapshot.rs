@@ -116,7 +116,8 @@ impl Client {
             if !at_once(&header, &parent) {
                 break;
             }
-            alone = parent.tag() != field_text(wanted.tag());
+            // A deletion leaves the tag (3.5).
+            alone = parent.is_deleted() || parent.tag() != field_text(wanted.tag());
             last = parent;
         }
         if alone {
