@@ -123,7 +123,8 @@ impl Family<'_> {
         if older {
             return Ok(false);
         }
-        self.put_back(vid, lost).await.map(|()| true)
+        // Seldom needed, and large.
+        Box::pin(self.put_back(vid, lost)).await.map(|()| true)
     }
 
     /// Has the name stand again for what was displaced, instead of for `vid`.

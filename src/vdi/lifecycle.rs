@@ -116,8 +116,8 @@ impl Client {
             if result.is_err() {
                 // Nobody asked for half of it. It takes time of its own.
                 let op = op.extended(UNDO_LIMIT);
-                let undo = pin!(self.delete_found(&op, &name, &Which::WORKING, vid));
-                if let Err(e) = cluster.bounded(&op, undo).await {
+                let mut undo = Box::pin(self.delete_found(&op, &name, &Which::WORKING, vid));
+                if let Err(e) = cluster.bounded(&op, undo.as_mut()).await {
                     log::warn!("VDI {name}: preallocated in part, and not deleted: {e}");
                 }
             }

@@ -55,8 +55,8 @@ impl Client {
                 && let Some(displaced) = family.displaced_by(&made).await?
             {
                 // Another client was faster: this was none of the VDI that we wanted.
-                family.put_back(new, displaced).await?;
-                self.discard_wrong(op, &vdi.name, new).await?;
+                Box::pin(family.put_back(new, displaced)).await?;
+                Box::pin(self.discard_wrong(op, &vdi.name, new)).await?;
                 continue;
             }
             keep_size(cluster, op, &arm, &old, (new, &made)).await?;
@@ -283,7 +283,7 @@ impl Client {
                 // Another client was deleting the snapshot: nothing says how much of it was left.
                 let which = match displaced {
                     Some(displaced) => {
-                        family.put_back(new, displaced).await?;
+                        Box::pin(family.put_back(new, displaced)).await?;
                         let wrong = inode::read_header(cluster, op, new).await?;
                         Which::snap_id(wrong.snap_id.get())
                     }
