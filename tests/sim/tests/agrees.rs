@@ -130,8 +130,8 @@ struct Round {
     recycle: bool,
     /// lamb does not recycle ids, clones of a working VDI leave that writable, a NEW_VDI that fails
     /// leaves nothing behind, the parent that it knows of a VDI after a rebase is the inode's, an
-    /// object that does not exist has no ledger, a deletion takes the lock along, and deleted VDIs
-    /// are not found by the empty name.
+    /// object that does not exist has no ledger, a deletion takes the lock along, deleted VDIs are
+    /// not found by the empty name, and deleted attributes have no value.
     is_lamb: bool,
 }
 
@@ -417,6 +417,9 @@ fn masked(request: &Request, payload: &[u8], is_lamb: bool) -> Vec<u8> {
         } else if base < time + 8 && base + data.len() as u64 > *time {
             data.clear();
         }
+    }
+    if is_lamb && oid.kind() == Some(OidKind::Attr) && base == 0 && data.first() == Some(&0) {
+        data.truncate(size_of::<AttrHeader>());
     }
     if request.opcode == op::GET_VDI_COPIES {
         for state in data.chunks_exact_mut(size_of::<VdiState>()) {
