@@ -51,7 +51,7 @@ impl Tasks {
             running.live += 1;
         }
         let tasks = self.clone();
-        self.start(async move {
+        self.start(move || async move {
             if let Some(completion) = future().await {
                 tasks.agenda.finish(completion);
             }
@@ -71,15 +71,19 @@ impl Tasks {
             running.live += 1;
         }
         let tasks = self.clone();
-        self.start(async move { tasks.agenda.finish_last(future().await) });
+        self.start(move || async move { tasks.agenda.finish_last(future().await) });
     }
 
-    /// Polls a future that has been counted.
-    fn start(self: &Arc<Self>, future: impl Future<Output = ()> + Send + 'static) {
+    /// Polls a future that has been counted. It is made where it stays: one that is passed on takes
+    /// its place twice.
+    fn start<F>(self: &Arc<Self>, future: impl FnOnce() -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let tasks = self.clone();
         let whole = async move {
             let _ended = Ended(&tasks);
-            future.await;
+            future().await;
         };
         let tasks = self.clone();
         let (runnable, task) = async_task::spawn(whole, move |runnable| tasks.woke(runnable));

@@ -136,7 +136,7 @@ pub struct Kept {
     sd: usize,
     vdi: usize,
     /// Where there are names.
-    about: Option<String>,
+    about: Option<Box<str>>,
 }
 
 /// What the call is about that this thread is in. Takes memory only where that has names.
@@ -144,7 +144,7 @@ pub fn keep() -> Kept {
     let subject = SUBJECT.with(Cells::get);
     let Subject { sd, vdi, address, name, tag, snap_id } = subject;
     let nameless = address.is_null() && name.is_null() && tag.is_null() && snap_id == 0;
-    Kept { sd, vdi, about: (!nameless).then(|| about(subject)) }
+    Kept { sd, vdi, about: (!nameless).then(|| about(subject).into()) }
 }
 
 /// The callback of a request is about to run: the request's code.
@@ -153,7 +153,10 @@ pub fn of_request(kept: Kept, result: Result<()>) -> c_int {
     let subject = Subject { sd, vdi, ..Subject::NONE };
     match result {
         Ok(()) => succeed(),
-        Err(error) => fail_about(about.unwrap_or_else(|| self::about(subject)), subject, error),
+        Err(error) => {
+            let about = about.map_or_else(|| self::about(subject), String::from);
+            fail_about(about, subject, error)
+        }
     }
 }
 
