@@ -274,12 +274,13 @@ impl Server {
 
     fn join(&mut self) {
         let Some(shared) = self.shared.take() else { return };
-        let deadline = Instant::now() + BOUND;
         if let Some(acceptor) = self.acceptor.take()
             && acceptor.join().is_err()
         {
             log::error!("the acceptor panicked");
         }
+        // From when it ends, not from when somebody began to wait for that.
+        let deadline = Instant::now() + BOUND;
         let _ = fs::remove_file(&self.socket);
         shared.end(deadline);
         drop(self.end_of_pollers.take());

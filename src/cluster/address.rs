@@ -82,7 +82,8 @@ fn unix(path: &[u8]) -> Result<Gateway> {
 /// What follows a scheme; a host of that name may have a port all the same.
 fn scheme<'a>(text: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
     let rest = text.strip_prefix(scheme)?;
-    let is_port = !rest.is_empty() && rest.iter().all(u8::is_ascii_digit);
+    let port = rest.split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii_end();
+    let is_port = !port.is_empty() && port.iter().all(u8::is_ascii_digit);
     if is_port { None } else { Some(rest) }
 }
 

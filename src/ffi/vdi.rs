@@ -236,6 +236,7 @@ unsafe fn create(
     let wanted = out.is_some();
     form.begin(&client, 0)?.beyond(UNDO_LIMIT).run(
         move |op| async move {
+            let _patient = if options.prealloc { client.cluster.be_patient(&op) } else { None };
             client.create(&op, name, &options).await?;
             if !wanted {
                 return Ok(None);
@@ -588,6 +589,7 @@ pub fn zero(handle: VdiHandle, offset: u64, len: usize, flag: c_int, form: Form)
     let space = if flag & SD_WRITE_KEEP != 0 { Space::Kept } else { Space::Freed };
     form.begin(&client, 0)?.run(
         move |op| async move {
+            let _patient = client.cluster.be_patient(&op);
             vdi.zero(&client.cluster, &op, offset, len as u64, space).await?;
             flush_if(flag & SD_WRITE_FUA != 0, &client, &vdi, &op).await
         },

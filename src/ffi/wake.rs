@@ -56,6 +56,10 @@ pub fn hang(handle: usize, fd: RawFd) -> Result<()> {
         }
     }
     let bell = bell(handle).ok_or(Error::NoMem("too many open handles"))?;
+    if bell.process.load(Ordering::SeqCst) != fork::process() {
+        // Those who are counted are threads of the parent's.
+        bell.users.store(0, Ordering::SeqCst);
+    }
     bell.fd.store(fd as usize, Ordering::SeqCst);
     bell.process.store(fork::process(), Ordering::SeqCst);
     bell.handle.store(handle, Ordering::SeqCst);
@@ -86,10 +90,17 @@ pub fn take_down(handle: usize) {
 pub extern "C" fn sd_wake(sd: sd_t) -> c_int {
     let handle = sd as usize;
     let Some(bell) = bell(handle) else { return NO_HANDLE };
+    let is_it = || {
+        handle != 0
+            && bell.handle.load(Ordering::SeqCst) == handle
+            && bell.process.load(Ordering::SeqCst) == fork::process()
+    };
+    // Nobody is counted who has no handle of this process.
+    if !is_it() {
+        return NO_HANDLE;
+    }
     bell.users.fetch_add(1, Ordering::SeqCst);
-    let is_it = handle != 0
-        && bell.handle.load(Ordering::SeqCst) == handle
-        && bell.process.load(Ordering::SeqCst) == fork::process();
+    let is_it = is_it();
     if is_it {
         ring(bell.fd.load(Ordering::SeqCst) as RawFd);
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use sheepdog_proto::header::VdiArm;
 use sheepdog_proto::inode::VDI_SIZE_OFFSET;
-use sheepdog_proto::{InodeHeader, SdResult, Vid};
+use sheepdog_proto::{InodeHeader, SdResult, Vid, field_text};
 
 use super::inode::{self, Name, Which, answered};
 use crate::clock::Instant;
@@ -109,7 +109,7 @@ impl Family<'_> {
             result => result?,
         };
         let header = self.read(vid).await?;
-        let is_it = header.snap_ctime == made.create_time && header.name() == made.name();
+        let is_it = header.snap_ctime == made.create_time;
         Ok((is_it && !is_going(&header)).then_some((vid, header)))
     }
 
@@ -179,7 +179,7 @@ impl Family<'_> {
             // A recycling cluster removes inodes (3.3).
             result if answered(&result, SdResult::NO_OBJ) => Ok(None),
             // A deleted one has no name.
-            Ok(parent) if parent.is_deleted() || parent.name() == header.name() => {
+            Ok(parent) if parent.is_deleted() || parent.name() == field_text(self.name.field()) => {
                 Ok(Some((vid, parent)))
             }
             result => result.map(|_| None),

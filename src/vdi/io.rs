@@ -370,6 +370,8 @@ impl Vdi {
                 return Ok(());
             }
             if stored != old {
+                // By whoever deletes what another's rollback has displaced, perhaps.
+                standing(cluster, op, vid, index).await?;
                 let why = "another client changes the same part of the map";
                 return Err(Error::Io(why).into());
             }

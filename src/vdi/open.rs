@@ -60,6 +60,8 @@ impl Client {
         };
         let vdi = Arc::new(self.open_working(op, name).await?);
         turn.finish(Opened::Open { vdi: vdi.clone(), handles: 1 });
+        // So that they see what is written from now on.
+        self.have_readers_follow(op, &name).await;
         lock(&self.open).join_readers(&name);
         Ok(vdi)
     }
@@ -100,6 +102,22 @@ impl Client {
                 writer.clone()
             }
             _ => vdi,
+        }
+    }
+
+    /// The VDIs of that name that are only read from.
+    pub(super) fn readers_of(&self, name: &Name) -> Vec<Arc<Vdi>> {
+        let open = lock(&self.open);
+        let readers = open.readers.iter().filter(|reader| reader.vdi.name == *name);
+        readers.map(|reader| reader.vdi.clone()).collect()
+    }
+
+    /// Has them go on as what the name stands for now. Where one cannot, it finds out itself.
+    pub(super) async fn have_readers_follow(&self, op: &Op, name: &Name) {
+        for reader in self.readers_of(name) {
+            if let Err(error) = reader.follow(&self.cluster, op).await {
+                log::info!("VDI {name}: a handle that only reads stays behind: {error}");
+            }
         }
     }
 
