@@ -613,7 +613,9 @@ const char *sd_version(void);
  * Why this thread's last call of the library failed, in words: what it was about, what a server or
  * the system said, and which one; of a request that timed out behind something that was given up
  * before, what that is. In a callback, until it calls the library itself: why its request failed. ""
- * after a success; never NULL. The string stays until this thread's next call of the library.
+ * after a success; never NULL. The string stays until this thread's next call of the library, or its
+ * end: in destructors of thread-specific data, and of the main thread in those that exit() runs, there
+ * may be none any more.
  *
  * For people: what it says may be another text in another release. sd_strerror(),
  * sd_result_to_errno(), sd_version() and this function leave it as it is.
@@ -709,14 +711,16 @@ int sd_close(sd_t *sd);
  *
  * Until `fn` is called the connection still needs somebody to dispatch. An attached event loop
  * goes on with that. For everybody else a copy of the handle, made before, remains good for
- * sd_get_fd(), sd_dispatch() and sd_wait(), and for nothing else. Calls of other threads that wait
+ * sd_get_fd(), sd_dispatch(), sd_wait() and sd_wake(), and for nothing else. Calls of other threads that wait
  * already, sd_wait() included, end with SD_RES_CANCELED. `fn` is also where a program that watches
  * the descriptor has to stop: it is closed after that.
  *
  * Where this returns anything but 0, `*sd` is as it was, and `fn` will not be called:
  * SD_RES_INVALID_PARMS, SD_RES_NO_MEM (the request would pass sd_set_buffer_limit()).
  */
-int sd_aclose(sd_t *sd, sd_callback_fn *fn, void *opaque);
+int sd_aclose(sd_t *sd,
+              sd_callback_fn *fn,
+              void *opaque);
 
 /**
  * Bounds the time that each later call on `sd` may take, with all its requests and over
@@ -736,13 +740,19 @@ int sd_set_timeout(sd_t sd, unsigned int ms);
 /**
  * Creates the VDI `name` of `size` bytes (1 to 2^20 objects: 4 TiB where objects have the usual
  * 4 MiB), with `copies` copies of each object, 0 for the cluster's default. `prealloc` allocates
- * all objects now instead of each at its first write. A non-NULL `vdi` opens it as sd_vdi_open().
+ * all objects now instead of each at its first write; where that fails the VDI is deleted again, which
+ * may take ten seconds beyond sd_set_timeout(). A non-NULL `vdi` opens it as sd_vdi_open().
  *
  * Errors: SD_RES_INVALID_PARMS (size 0 or too large, copies not in 0..31, a name that is empty or
  * longer than 255 bytes), SD_RES_VDI_EXIST, SD_RES_NO_SPACE, SD_RES_FULL_VDI. Where `vdi` is not
  * NULL and only opening failed, the VDI exists.
  */
-int sd_vdi_create(sd_t sd, const char *name, size_t size, int copies, bool prealloc, sd_vdi_t *vdi);
+int sd_vdi_create(sd_t sd,
+                  const char *name,
+                  size_t size,
+                  int copies,
+                  bool prealloc,
+                  sd_vdi_t *vdi);
 
 /**
  * Creates as sd_vdi_create(), without waiting, and tells as sd_vdi_aopen().
@@ -1078,7 +1088,8 @@ int sd_vdi_adelattr(sd_t sd, const char *name, const char *key, sd_callback_fn *
  * A tag that is a number is better avoided: other tools take it for the id of a snapshot.
  *
  * Errors: SD_RES_VDI_EXIST (the VDI has a snapshot with that tag), SD_RES_INVALID_PARMS (the tag
- * is empty or longer than 255 bytes), SD_RES_READONLY (`vdi` is a snapshot).
+ * is empty or longer than 255 bytes), SD_RES_READONLY (`vdi` is a snapshot), SD_RES_NO_SUPPORT (a
+ * hypervolume: servers do not count who shares its objects).
  */
 int sd_snapshot_create(sd_t sd, sd_vdi_t vdi, const char *tag, sd_vdi_t *snap_vdi);
 

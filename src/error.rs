@@ -65,7 +65,7 @@ pub enum Refusal {
     NoVdi,
     #[error("the handle is read-only")]
     ReadOnly,
-    #[error("the VDI is of a kind that this library does not write")]
+    #[error("the VDI is of a kind for which this library does not do that")]
     NoSupport,
     #[error("the event library is not in this process")]
     NoEventLibrary,

@@ -242,7 +242,7 @@ pub unsafe extern "C" fn sd_close(sd: *mut sd_t) -> c_int {
 ///
 /// Until `fn` is called the connection still needs somebody to dispatch. An attached event loop
 /// goes on with that. For everybody else a copy of the handle, made before, remains good for
-/// sd_get_fd(), sd_dispatch() and sd_wait(), and for nothing else. Calls of other threads that wait
+/// sd_get_fd(), sd_dispatch(), sd_wait() and sd_wake(), and for nothing else. Calls of other threads that wait
 /// already, sd_wait() included, end with SD_RES_CANCELED. `fn` is also where a program that watches
 /// the descriptor has to stop: it is closed after that.
 ///

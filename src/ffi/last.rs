@@ -245,7 +245,9 @@ fn more(subject: Subject, error: &Error) -> String {
 /// Why this thread's last call of the library failed, in words: what it was about, what a server or
 /// the system said, and which one; of a request that timed out behind something that was given up
 /// before, what that is. In a callback, until it calls the library itself: why its request failed. ""
-/// after a success; never NULL. The string stays until this thread's next call of the library.
+/// after a success; never NULL. The string stays until this thread's next call of the library, or its
+/// end: in destructors of thread-specific data, and of the main thread in those that exit() runs, there
+/// may be none any more.
 ///
 /// For people: what it says may be another text in another release. sd_strerror(),
 /// sd_result_to_errno(), sd_version() and this function leave it as it is.

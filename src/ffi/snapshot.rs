@@ -18,7 +18,8 @@ use crate::vdi::{Name, Which};
 /// A tag that is a number is better avoided: other tools take it for the id of a snapshot.
 ///
 /// Errors: SD_RES_VDI_EXIST (the VDI has a snapshot with that tag), SD_RES_INVALID_PARMS (the tag
-/// is empty or longer than 255 bytes), SD_RES_READONLY (`vdi` is a snapshot).
+/// is empty or longer than 255 bytes), SD_RES_READONLY (`vdi` is a snapshot), SD_RES_NO_SUPPORT (a
+/// hypervolume: servers do not count who shares its objects).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sd_snapshot_create(
     sd: sd_t,

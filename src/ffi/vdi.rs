@@ -85,7 +85,8 @@ const IO_MIN: u32 = 512;
 
 /// Creates the VDI `name` of `size` bytes (1 to 2^20 objects: 4 TiB where objects have the usual
 /// 4 MiB), with `copies` copies of each object, 0 for the cluster's default. `prealloc` allocates
-/// all objects now instead of each at its first write. A non-NULL `vdi` opens it as sd_vdi_open().
+/// all objects now instead of each at its first write; where that fails the VDI is deleted again, which
+/// may take ten seconds beyond sd_set_timeout(). A non-NULL `vdi` opens it as sd_vdi_open().
 ///
 /// Errors: SD_RES_INVALID_PARMS (size 0 or too large, copies not in 0..31, a name that is empty or
 /// longer than 255 bytes), SD_RES_VDI_EXIST, SD_RES_NO_SPACE, SD_RES_FULL_VDI. Where `vdi` is not
