@@ -266,7 +266,7 @@ unsafe fn create(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sd_vdi_open(sd: sd_t, name: *const c_char, vdi: *mut sd_vdi_t) -> c_int {
     // SAFETY: the caller passes pointers as the header says.
-    enter(|| unsafe { open(sd, name, vdi, Form::Blocking) })
+    enter(|| unsafe { open(sd, name, vdi, false, Form::Blocking) })
 }
 
 /// Opens as sd_vdi_open(), without waiting. `fn` is called with `sd`, the result and `opaque` once
@@ -286,18 +286,27 @@ pub unsafe extern "C" fn sd_vdi_aopen(
     opaque: *mut c_void,
 ) -> c_int {
     // SAFETY: the caller passes pointers as the header says.
-    enter(|| unsafe { open(sd, name, vdi, Form::asynchronous(sd, r#fn, opaque)?) })
+    enter(|| unsafe { open(sd, name, vdi, false, Form::asynchronous(sd, r#fn, opaque)?) })
 }
 
 /// # Safety
 /// As the header says of the pointers.
-unsafe fn open(sd: sd_t, name: *const c_char, vdi: *mut sd_vdi_t, form: Form) -> Result<()> {
+unsafe fn open(
+    sd: sd_t,
+    name: *const c_char,
+    vdi: *mut sd_vdi_t,
+    read_only: bool,
+    form: Form,
+) -> Result<()> {
     let client = entry::client(sd)?;
     // SAFETY: as the caller promises.
     let (name, out) = unsafe { (entry::name(name)?, Out::new(vdi)?) };
     form.begin(&client, 0)?.run(
         move |op| async move {
-            let vdi = client.open(&op, name).await?;
+            let vdi = match read_only {
+                true => client.open_read_only(&op, name).await?,
+                false => client.open(&op, name).await?,
+            };
             entry::new_vdi(&client, &op, vdi).await
         },
         move |handle| entry::give(Some(handle), Some(out)),
@@ -319,7 +328,7 @@ pub unsafe extern "C" fn sd_vdi_open_ro(
     vdi: *mut sd_vdi_t,
 ) -> c_int {
     // SAFETY: the caller passes pointers as the header says.
-    enter(|| unsafe { open_ro(sd, name, vdi, Form::Blocking) })
+    enter(|| unsafe { open(sd, name, vdi, true, Form::Blocking) })
 }
 
 /// Opens as sd_vdi_open_ro(), without waiting, and tells as sd_vdi_aopen().
@@ -332,22 +341,7 @@ pub unsafe extern "C" fn sd_vdi_aopen_ro(
     opaque: *mut c_void,
 ) -> c_int {
     // SAFETY: the caller passes pointers as the header says.
-    enter(|| unsafe { open_ro(sd, name, vdi, Form::asynchronous(sd, r#fn, opaque)?) })
-}
-
-/// # Safety
-/// As the header says of the pointers.
-unsafe fn open_ro(sd: sd_t, name: *const c_char, vdi: *mut sd_vdi_t, form: Form) -> Result<()> {
-    let client = entry::client(sd)?;
-    // SAFETY: as the caller promises.
-    let (name, out) = unsafe { (entry::name(name)?, Out::new(vdi)?) };
-    form.begin(&client, 0)?.run(
-        move |op| async move {
-            let vdi = client.open_read_only(&op, name).await?;
-            entry::new_vdi(&client, &op, vdi).await
-        },
-        move |handle| entry::give(Some(handle), Some(out)),
-    )
+    enter(|| unsafe { open(sd, name, vdi, true, Form::asynchronous(sd, r#fn, opaque)?) })
 }
 
 /// Gives the lock of the working VDI `name` back, whoever holds it: for the lock of a client that

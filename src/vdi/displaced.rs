@@ -24,8 +24,9 @@ use crate::exec::join;
 /// How long whoever has displaced something has to put it back, and how often we look.
 pub const PUT_BACK: Duration = Duration::from_secs(2);
 const PUT_BACK_POLL: Duration = Duration::from_millis(50);
-/// How often something is put back because others do it at the same time.
-const MAX_ATTEMPTS: usize = 10;
+/// How often something is begun again because other clients were faster.
+pub const MAX_ATTEMPTS: usize = 10;
+pub const OVERTAKEN: Error = Error::Io("other clients take snapshots all the time");
 /// VDIs of a line that are looked at.
 const MAX_LINE: usize = 10_000;
 /// NEW_VDIs that meet each other are sent within this time, in seconds of the servers' clocks. What
@@ -153,7 +154,7 @@ impl Family<'_> {
             };
             (vid, lost) = (back, next);
         }
-        Err(Error::Io("other clients take snapshots all the time"))
+        Err(OVERTAKEN)
     }
 
     /// Gives the working VDI `vid` a successor where it takes no writes and no inode says why: the

@@ -6,7 +6,7 @@ use sheepdog_proto::header::VdiArm;
 use sheepdog_proto::inode::{STORE_ARRAY, TAG_OFFSET, VDI_SIZE_OFFSET};
 use sheepdog_proto::{InodeHeader, MAX_COPIES, SdResult, Vid, field_text};
 
-use super::displaced::{Family, PUT_BACK, at_once, is_going, keep_size};
+use super::displaced::{Family, MAX_ATTEMPTS, OVERTAKEN, PUT_BACK, at_once, is_going, keep_size};
 use super::entries::scan;
 use super::inode::{self, Name, NewVdi, Which, answered};
 use super::{Client, Opened, Vdi, list};
@@ -14,9 +14,6 @@ use crate::clock::Instant;
 use crate::cluster::Op;
 use crate::error::{Error, Refusal, Result};
 use crate::exec::lock;
-
-/// How often a snapshot is begun again because another client's came before.
-const MAX_ATTEMPTS: usize = 10;
 
 impl Client {
     /// Makes what `vdi` holds now a snapshot with `tag`; `vdi` goes on as the working VDI. Returns
@@ -65,7 +62,7 @@ impl Client {
                 return Ok(vid);
             }
         }
-        Err(Error::Io("other clients take snapshots all the time"))
+        Err(OVERTAKEN)
     }
 
     /// Servers do not mind two snapshots with one tag (5.8). One whose deletion was broken off is
@@ -320,7 +317,7 @@ impl Client {
             self.have_readers_follow(op, name).await;
             return Ok(());
         }
-        Err(Error::Io("other clients take snapshots all the time"))
+        Err(OVERTAKEN)
     }
 
     /// Makes a VDI `name` that starts as a copy of a snapshot: that of the handle, or of the same
