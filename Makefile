@@ -132,7 +132,7 @@ lint:
 # The steps of the model are those that fit in here, test-model plays all.
 test-rust: build
 	LAMB=$(CURDIR)/build/bin/lamb SD_SOAK_STEPS=300 RUST_TEST_THREADS=$(SIDE_BY_SIDE) \
-	    $(CARGO) test --workspace
+	    tools/test-rust.py $(SIDE_BY_SIDE) '$(CARGO)'
 test-model: build
 	LAMB=$(CURDIR)/build/bin/lamb $(CARGO) test --test model
 
