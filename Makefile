@@ -46,7 +46,7 @@ help:
 	@echo 'make test-c         the C tests (SD_TEST_ADDR=host:port for a server other than lamb,'
 	@echo '                    SD_TEST_DOG=path of its dog for the tests of both on one cluster)'
 	@echo 'make test-asan      the C tests with the address and undefined behaviour sanitizers'
-	@echo 'make test-tsan      the C tests with the thread sanitizer (a nightly toolchain)'
+	@echo 'make test-tsan      the C tests with the thread sanitizer'
 	@echo 'make test-tgt       a SCSI test suite against tgtd, a Sheepdog client of others, on lamb'
 	@echo 'make sim            the library against simulated servers, for SIM_SECONDS; sim-soak: for an hour'
 	@echo 'make sim-mutants    whether that tells when the library does without what it takes care of'
@@ -117,8 +117,8 @@ test: deps build lint test-rust sim sim-model test-c check-symbols test-install 
 	@echo 'make test: everything passed (make test-more runs the long tests)'
 
 # The recorded sessions are here as the tests of lamb, in test-rust, play them, too.
-test-more: deps build test-model sim-more test-c-mimic test-valgrind test-asan test-target test-tgt \
-           transcripts
+test-more: deps build test-model sim-more test-c-mimic test-valgrind test-asan test-tsan test-target \
+           test-tgt transcripts
 	@echo 'make test-more: everything passed'
 
 lint:
@@ -222,22 +222,14 @@ test-valgrind: build
 test-asan: build
 	$(call c-tests,c-tests-asan,-DSANITIZE=address$(comma)undefined)
 
-# The library, and the standard library below it, are compiled anew, with rustc's own sanitizer:
-# that takes a nightly toolchain with its sources (rustup component add rust-src).
-tsan_target  = $(shell rustc -vV | sed -n 's/^host: //p')
-tsan_runtime = lib/rustlib/$(tsan_target)/lib/librustc-nightly_rt.tsan.a
+# With rustc's own sanitizer; takes Linux on x86-64 or AArch64, where it is.
+test-tsan: export TSAN_OPTIONS := suppressions=$(CURDIR)/tests/tsan/suppressions
 test-tsan: build
-	RUSTFLAGS=-Zsanitizer=thread CARGO_PROFILE_RELEASE_LTO=off CARGO_TARGET_DIR=build/tsan \
-	    $(CARGO) +nightly build --release --package libsheepdog -Zbuild-std --target $(tsan_target)
-	@mkdir -p build/lib-tsan
-	$(CC) -shared -o build/lib-tsan/libsheepdog.so \
-	    -Wl,--version-script=src/libsheepdog.map,-soname,$(soname),-z,nodelete \
-	    -Wl,--whole-archive build/tsan/$(tsan_target)/release/libsheepdog.a \
-	    -Wl,--no-whole-archive -lgcc_s -lm
-	ln -sf libsheepdog.so build/lib-tsan/$(soname)
+	@mkdir -p build/tsan
+	CC='$(CC)' CARGO='$(CARGO)' tools/tsan.sh build/tsan > build/tsan/runtime
 	$(call c-tests,c-tests-tsan,-DSANITIZE=thread \
-	    -DSHEEPDOG_LIBRARY=$(CURDIR)/build/lib-tsan/libsheepdog.so \
-	    -DSANITIZER_RUNTIME=$$(rustc +nightly --print sysroot)/$(tsan_runtime))
+	    -DSHEEPDOG_LIBRARY=$(CURDIR)/build/tsan/libsheepdog.so \
+	    -DSANITIZER_RUNTIME=$$(cat build/tsan/runtime))
 
 check-symbols: build
 	tools/check-symbols.sh $(shared)

@@ -14,7 +14,7 @@ static void never(sd_t sd, int result, void *opaque)
 
 int main(void)
 {
-#ifdef __SANITIZE_ADDRESS__
+#if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
     skip("a sanitizer needs more of the address space than the limit leaves");
 #endif
     sd_t sd = connect_to_server();

@@ -15,7 +15,7 @@
 #define ROUNDS 200
 
 static sd_t volatile sd;
-static atomic_int woken, wrong;
+static atomic_int woken;
 
 static void *wait_once(void *opaque)
 {
@@ -23,6 +23,9 @@ static void *wait_once(void *opaque)
     atomic_fetch_add(&woken, 1);
     return opaque;
 }
+
+#ifndef __SANITIZE_THREAD__ /* which puts handlers off until its thread calls libc: a wait does not */
+static atomic_int wrong;
 
 static void wake_from_signal(int number)
 {
@@ -55,6 +58,7 @@ static void in_handlers(void)
     CHECK(setitimer(ITIMER_REAL, &never, NULL) == 0);
     CHECK(wrong == 0);
 }
+#endif
 
 int main(void)
 {
@@ -96,8 +100,10 @@ int main(void)
     CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
     FAILS(SD_RES_TIMEDOUT, sd_wait(first, 0));
 
+#ifndef __SANITIZE_THREAD__
     in_handlers();
     FAILS(SD_RES_INVALID_PARMS, sd_wake(sd));
+#endif
     OK(sd_wake(first));
     OK(sd_close(&first));
 }
