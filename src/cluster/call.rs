@@ -300,7 +300,7 @@ impl Core {
         let end = self.end_of(link);
         let gateway = self.get(link).map_or(0, |link| link.gateway);
         let (opcode, since) = (call.request.opcode, Instant::now());
-        let payload = call.keep_late.then(|| call.payload.clone());
+        let sent = call.keep_late.then(|| (call.request, call.payload.clone()));
         self.pending.add(Entry {
             touches,
             call: call.id(),
@@ -310,7 +310,7 @@ impl Core {
             id,
             since,
             end,
-            payload,
+            sent,
         });
     }
 }

@@ -216,14 +216,16 @@ pub(super) struct Entry {
     pub since: Instant,
     pub end: End,
     /// What was sent, where its late success is of interest.
-    pub payload: Option<SendBuf>,
+    pub sent: Option<(Request, SendBuf)>,
 }
 
 /// A success that came after its call was given up.
 pub struct Late {
-    /// Of the request.
+    pub request: Request,
     pub payload: SendBuf,
     pub reply: Response,
+    /// When the call was given up.
+    pub since: Instant,
 }
 
 impl Entry {
@@ -304,10 +306,11 @@ impl Pending {
     pub fn answered(&mut self, link: LinkId, id: Id, reply: Response) {
         let is_it = |entry: &Entry| entry.link == link && entry.id == id;
         let Some(at) = self.entries.iter().position(is_it) else { return };
-        if let Some(payload) = self.entries.swap_remove(at).payload
+        let Entry { sent, since, .. } = self.entries.swap_remove(at);
+        if let Some((request, payload)) = sent
             && reply.result().is_success()
         {
-            self.late.push(Late { payload, reply });
+            self.late.push(Late { request, payload, reply, since });
         }
     }
 
@@ -389,7 +392,7 @@ mod tests {
             id,
             since,
             end: End::Open,
-            payload: None,
+            sent: None,
         }
     }
 
@@ -524,7 +527,8 @@ mod tests {
         let mut registry = Pending::default();
         for (result, kept) in [(SdResult::VDI_LOCKED, 0), (SdResult::SUCCESS, 1)] {
             let lock = named(op::LOCK_VDI, "a", 0, None);
-            let entry = Entry { payload: Some(SendBuf::EMPTY), ..entry(lock, 1) };
+            let entry =
+                Entry { sent: Some((Request::default(), SendBuf::EMPTY)), ..entry(lock, 1) };
             let id = entry.id;
             registry.add(entry);
             registry.answered(LINK, id, Response::to(&Request::default(), 1, result));

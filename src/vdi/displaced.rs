@@ -142,7 +142,7 @@ impl Family<'_> {
             let arm = VdiArm { snapid: 1.into(), ..inode::derived(&header, base) };
             let back = inode::new_vdi(cluster, op, name, arm, Some(vid)).await?.vid();
             let (base_now, made) = self.read_both(base, back).await?;
-            keep_size(cluster, op, &arm, &base_now, (back, &made)).await?;
+            self.keep_size(arm.vdi_size.get(), &base_now, (back, &made)).await?;
             let next = match is_going(&base_now) {
                 // By a rollback, and what that has made is not to be displaced.
                 true => self.displaced_by(&made).await?,
@@ -187,6 +187,32 @@ impl Family<'_> {
         }
     }
 
+    /// Another client may have resized `base` just before a NEW_VDI, which named `size`, made `vid`
+    /// of it, and was told so.
+    pub async fn keep_size(
+        &self,
+        size: u64,
+        base: &InodeHeader,
+        (vid, made): (Vid, &InodeHeader),
+    ) -> Result<()> {
+        let real = base.vdi_size.get();
+        if is_going(base) || real == size || made.vdi_size.get() != size {
+            return Ok(());
+        }
+        let real = real.to_le_bytes().to_vec();
+        inode::write_header(self.cluster, self.op, vid, VDI_SIZE_OFFSET, real).await
+    }
+
+    /// The same where that NEW_VDI was given up, or the look at what came of it. What was displaced
+    /// goes by other rules.
+    pub async fn keep_size_late(&self, size: u64, base: Vid, vid: Vid) -> Result<()> {
+        let (old, made) = self.read_both(base, vid).await?;
+        if old.snap_ctime != made.create_time {
+            return Ok(());
+        }
+        self.keep_size(size, &old, (vid, &made)).await
+    }
+
     async fn read(&self, vid: Vid) -> Result<InodeHeader> {
         inode::read_header(self.cluster, self.op, vid).await
     }
@@ -205,20 +231,4 @@ pub fn at_once(one: &InodeHeader, other: &InodeHeader) -> bool {
 /// Times have their seconds in the upper half (0.7).
 fn near(one: u64, other: u64) -> bool {
     (one >> 32).abs_diff(other >> 32) <= AT_ONCE
-}
-
-/// Another client may have resized a VDI just before a NEW_VDI, with `arm`, made `vid` of it, and
-/// was told so.
-pub async fn keep_size(
-    cluster: &Cluster,
-    op: &Op,
-    arm: &VdiArm,
-    base: &InodeHeader,
-    (vid, made): (Vid, &InodeHeader),
-) -> Result<()> {
-    if is_going(base) || base.vdi_size == arm.vdi_size || made.vdi_size != arm.vdi_size {
-        return Ok(());
-    }
-    let size = base.vdi_size.get().to_le_bytes().to_vec();
-    inode::write_header(cluster, op, vid, VDI_SIZE_OFFSET, size).await
 }

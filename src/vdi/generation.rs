@@ -9,8 +9,8 @@ use sheepdog_proto::{
 
 use super::Client;
 use super::inode::answered;
-use super::locks::Strays;
 use super::removal::Removals;
+use super::strays::Strays;
 use crate::cluster::{Call, Op};
 use crate::error::{Error, Result};
 

@@ -13,6 +13,8 @@ use sheepdog_proto::{
 };
 
 use super::outcome::{Outcome, Step};
+use super::strays::Stray;
+use crate::clock::Instant;
 use crate::cluster::{Backoff, Call, Cluster, Late, Op};
 use crate::error::{Error, Refusal, Result};
 use crate::exec::join;
@@ -124,10 +126,21 @@ pub async fn lock(cluster: &Cluster, op: &Op, name: &Name) -> Result<Vid> {
     vid_of(&cluster.call(op, call).await?.header)
 }
 
-/// The lock that an answer to [`lock`] gave which came too late for it.
-pub fn late_lock(late: &Late) -> Option<(Name, Vid)> {
+/// What an answer that came too late has left: the lock that [`lock`] asked for, or the VDI of
+/// [`new_vdi`].
+pub fn late_vdi(late: &Late) -> Option<Stray> {
     let name = Name(late.payload.head());
-    vid_of(&late.reply).ok().map(|vid| (name, vid))
+    let vid = vid_of(&late.reply).ok()?;
+    if late.request.opcode == op::LOCK_VDI {
+        return Some(Stray::Lock(name, vid));
+    }
+    made(late.request.vdi(), name, vid, late.since)
+}
+
+/// What is to be looked at of a VDI that a NEW_VDI with `arm` has made, if it was made of another.
+pub fn made(arm: &VdiArm, name: Name, vid: Vid, since: Instant) -> Option<Stray> {
+    let base = Vid::new(arm.base_vdi_id.get()).filter(|base| !base.is_none())?;
+    Some(Stray::Made { name, vid, base, size: arm.vdi_size.get(), since })
 }
 
 /// RELEASE_VDI of a lock of that kind. It goes out once nothing can happen to the VDI any more
@@ -171,7 +184,7 @@ pub async fn new_vdi(
     let mut backoff = Backoff::default();
     loop {
         // What the name stands for now is written to as well, where that is not the base.
-        let call = Call::new(request).payload(name.0.to_vec()).changes(before);
+        let call = Call::new(request).payload(name.0.to_vec()).changes(before).keep_late();
         match cluster.call(op, call).await {
             Ok(reply) => return vid_of(&reply.header).map(NewVdi::Made),
             Err(error) if error.is_ambiguous() => {

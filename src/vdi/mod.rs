@@ -14,7 +14,6 @@ pub mod inode;
 mod io;
 mod lifecycle;
 mod list;
-mod locks;
 mod map;
 mod open;
 mod outcome;
@@ -22,6 +21,7 @@ mod range;
 mod removal;
 mod snapshot;
 mod stale;
+mod strays;
 
 use std::sync::{Arc, Mutex};
 

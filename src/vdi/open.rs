@@ -9,7 +9,7 @@ use std::time::Duration;
 use sheepdog_proto::{Vid, op};
 
 use super::displaced::{Family, PUT_BACK};
-use super::locks::LockGuard;
+use super::strays::Stray;
 use super::{Client, Name, Vdi, Which, inode};
 use crate::clock::Instant;
 use crate::cluster::{Backoff, Cluster, Op};
@@ -232,7 +232,7 @@ impl Client {
         let (mut backoff, limit) = (Backoff::default(), Instant::now() + PUT_BACK);
         loop {
             let vid = self.servers.strays.lock(cluster, op, &name).await?;
-            let guard = LockGuard::new(&self.servers.strays, name, vid);
+            let guard = self.servers.strays.guard(Stray::Lock(name, vid));
             let error = match Vdi::read_checked(cluster, op, vid, &name, &Which::WORKING).await {
                 Ok(header) => match family.lost_by(&header).await? {
                     Some(lost)

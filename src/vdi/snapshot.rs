@@ -6,7 +6,7 @@ use sheepdog_proto::header::VdiArm;
 use sheepdog_proto::inode::{STORE_ARRAY, TAG_OFFSET, VDI_SIZE_OFFSET};
 use sheepdog_proto::{InodeHeader, MAX_COPIES, SdResult, Vid, field_text};
 
-use super::displaced::{Family, MAX_ATTEMPTS, OVERTAKEN, PUT_BACK, at_once, is_going, keep_size};
+use super::displaced::{Family, MAX_ATTEMPTS, OVERTAKEN, PUT_BACK, at_once, is_going};
 use super::entries::scan;
 use super::inode::{self, Name, NewVdi, Which, answered};
 use super::{Client, Opened, Vdi, list};
@@ -26,6 +26,7 @@ impl Client {
         let wanted = Which::snapshot(tag, 0)?;
         let cluster = &self.cluster;
         let family = Family { cluster, op, name: &vdi.name };
+        self.servers.strays.release(cluster, op).await?;
         self.tag_is_free(op, &vdi.name, &wanted).await?;
         // A 1.0 server overwrites map updates that come in while it takes a snapshot (4.2).
         let _still = vdi.still().await;
@@ -47,16 +48,20 @@ impl Client {
                 result if answered(&result, SdResult::VDI_EXIST) => continue,
                 Err(error) => return Err(error),
             };
+            let stray = inode::made(&arm, vdi.name, new, Instant::now());
+            let guard = self.servers.strays.guard(stray);
             let (old, made) = family.read_both(vid, new).await?;
             if old.snap_ctime != made.create_time
                 && let Some(displaced) = family.displaced_by(&made).await?
             {
                 // Another client was faster: this was none of the VDI that we wanted.
+                guard.keep();
                 Box::pin(family.put_back(new, displaced)).await?;
                 Box::pin(self.discard_wrong(op, &vdi.name, new)).await?;
                 continue;
             }
-            keep_size(cluster, op, &arm, &old, (new, &made)).await?;
+            family.keep_size(arm.vdi_size.get(), &old, (new, &made)).await?;
+            guard.keep();
             vdi.switch_to(cluster, op, new).await?;
             if self.tag(op, &vdi.name, vid, &wanted).await? {
                 return Ok(vid);

@@ -6,9 +6,9 @@ use sheepdog_proto::{InodeHeader, Vid, op};
 
 use super::displaced::{Family, PUT_BACK};
 use super::inode::{self, is_gone};
-use super::locks::LockGuard;
 use super::map::owner;
 use super::outcome::Outcome;
+use super::strays::Stray;
 use super::{Vdi, View, Which, closed};
 use crate::clock::Instant;
 use crate::cluster::{Backoff, Call, Cluster, Op};
@@ -303,7 +303,7 @@ impl Vdi {
         }
         if !lock(&self.state).locked.contains(&vid) {
             let locked = self.servers.strays.lock(cluster, op, &self.name).await?;
-            let mut guard = Some(LockGuard::new(&self.servers.strays, self.name, locked));
+            let mut guard = Some(self.servers.strays.guard(Stray::Lock(self.name, locked)));
             {
                 let mut state = lock(&self.state);
                 if !state.closed

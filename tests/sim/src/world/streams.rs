@@ -603,17 +603,16 @@ impl World {
         let (id, number) = (origin.stream, origin.number);
         {
             let stream = &mut self.streams.borrow_mut()[id];
-            let breaks_later = plan.late.is_some_and(|by| by > Fault::LATE_LIMIT);
-            if breaks_later {
-                stream.server = Server::Mute;
-            } else if plan.late.is_some()
-                || matches!(plan.cut, Some(When::Before | When::AfterReceived))
-            {
-                self.cut(id, stream);
-            }
             if plan.cut == Some(When::Before) {
+                // However late it was to be carried out: it never is.
+                self.cut(id, stream);
                 stream.executing -= 1;
                 return;
+            }
+            if plan.late.is_some_and(|by| by > Fault::LATE_LIMIT) {
+                stream.server = Server::Mute;
+            } else if plan.late.is_some() || plan.cut == Some(When::AfterReceived) {
+                self.cut(id, stream);
             }
         }
         // Servers ignore what a client sends there; the model tells clients apart by it.
