@@ -32,7 +32,7 @@ transcript-dog-geometry transcript-qemu: superset := --superset
 .DELETE_ON_ERROR:
 .PHONY: help deps deps-demo build demo test test-more lint test-rust test-model test-c test-c-mimic \
         test-valgrind test-asan test-tsan check-symbols test-install test-target test-readme test-tgt \
-        transcripts soak soak-lamb bench-lamb torture sim sim-more sim-soak sim-mutants sim-model install uninstall clean \
+        transcripts soak soak-lamb bench-lamb bench-instructions torture sim sim-more sim-soak sim-mutants sim-model install uninstall clean \
         cargo
 
 help:
@@ -53,6 +53,7 @@ help:
 	@echo 'make soak           two random clients against a model (SOAK_SECONDS, SD_TEST_ADDR)'
 	@echo 'make soak-lamb      lamb killed again and again, and without power (LAMB_KILLS, LAMB_POWER_LOSSES)'
 	@echo 'make bench-lamb     what lamb does in a second (SHEEP=path: beside a real server)'
+	@echo 'make bench-instructions   what a read or write takes in the program, in instructions'
 	@echo 'make torture        gateways that stop under writers (SD_TEST_ADDR, SD_TEST_PIDS, TORTURE_SECONDS)'
 	@echo 'make install        to PREFIX ($(PREFIX)), below DESTDIR; also libdir includedir bindir mandir'
 	@echo 'make uninstall      takes that away again'
@@ -118,7 +119,7 @@ test: deps build lint test-rust sim sim-model test-c check-symbols test-install 
 
 # The recorded sessions are here as the tests of lamb, in test-rust, play them, too.
 test-more: deps build test-model sim-more test-c-mimic test-valgrind test-asan test-tsan test-target \
-           test-tgt transcripts
+           test-tgt transcripts bench-instructions
 	@echo 'make test-more: everything passed'
 
 lint:
@@ -189,6 +190,14 @@ soak-lamb: build
 bench-lamb: build
 	$(CARGO) build --release --package lamb --example bench
 	CARGO='$(CARGO)' tools/bench-lamb.sh $(SHEEP)
+
+# Instructions for a small read or write, against those in bench/instructions.json (UPDATE=1 writes
+# them anew): the same on every machine, whatever else it does.
+build/bench/hot: bench/hot.c include/sheepdog.h build
+	@mkdir -p $(@D)
+	$(CC) -O2 -Wall -Wextra -Iinclude $< -o $@ -Lbuild/lib -lsheepdog -Wl,-rpath,$(CURDIR)/build/lib
+bench-instructions: build/bench/hot
+	tools/with-lamb.sh bench/instructions.py {} $< bench/instructions.json
 
 # Gateways that are stopped and go on under verified writers, on the cluster at SD_TEST_ADDR whose
 # gateways have the process ids SD_TEST_PIDS; see tests/torture.rs for what else can be said.

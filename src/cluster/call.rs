@@ -1,12 +1,12 @@
 //! One request and its answer, whichever connections they take.
 
-use std::future::Future;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::mem;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use sheepdog_proto::{Request, Vid, op};
@@ -82,58 +82,72 @@ impl Call {
 impl Cluster {
     /// As [`Cluster::call_any`], for an answer that is a success. Any other result is
     /// [`Error::Server`].
-    pub async fn call(&self, op: &Op, call: Call) -> Result<Reply> {
-        let opcode = call.request.opcode;
-        let reply = self.call_any(op, call).await?;
-        match reply.header.result() {
-            result if result.is_success() => Ok(reply),
-            result => Err(Error::Server { opcode, result }),
-        }
+    pub fn call<'a>(&'a self, op: &'a Op, call: Call) -> Calling<'a> {
+        Calling { cluster: self, op, any: false, call, state: CallState::Begin }
     }
 
     /// Sends a request and gives its answer. Waits for a gateway where there is none, and for what
     /// may still happen to the same thing; repeats what is refused only for the moment, and what a
     /// broken connection left open where that is safe.
-    pub async fn call_any(&self, op: &Op, call: Call) -> Result<Reply> {
+    pub fn call_any<'a>(&'a self, op: &'a Op, call: Call) -> Calling<'a> {
+        Calling { cluster: self, op, any: true, call, state: CallState::Begin }
+    }
+
+    /// A call that met anything but a gateway that takes it and answers for good. `failed`: why it
+    /// is to be tried again.
+    async fn call_slowly(&self, op: &Op, call: Call, mut failed: Option<Error>) -> Result<Reply> {
         let mut backoff = Backoff::default();
         loop {
+            if let Some(error) = failed.take() {
+                if op.first {
+                    return Err(error);
+                }
+                if !backoff.wait(self, op).await? {
+                    // Whether the connection or the time ran out first is all the same by now.
+                    return Err(match error {
+                        Error::Lost(_) => Error::TimedOut(self.delay(op)),
+                        error => error,
+                    });
+                }
+            }
             let link = self.uplink(op).await?;
-            let exchange = match self.exchange(op, link, &call) {
-                Some(exchange) => exchange,
-                None => {
-                    Box::pin(self.clear(op, call.touches(), call.id())).await?;
-                    continue;
-                }
+            let Some(exchange) = self.exchange(op, link, &call) else {
+                self.clear(op, call.touches(), call.id()).await?;
+                continue;
             };
-            let error = match exchange.await {
-                Ok(reply) => {
-                    self.progress(op);
-                    let (opcode, result) = (call.request.opcode, reply.header.result());
-                    let class = classify(result);
-                    if class == Class::GoingAway {
-                        self.drop_link(link, "the gateway is going away");
-                    }
-                    // Refused, as far as one node knows: another may have carried it out.
-                    if class == Class::Final || !call.resend {
-                        return Ok(reply);
-                    }
-                    let error = Error::Server { opcode, result };
-                    log::info!("{error}; trying again");
-                    error
+            match self.judge(op, link, &call, exchange.await) {
+                Ok(result) => return result,
+                Err(error) => failed = Some(error),
+            }
+        }
+    }
+
+    /// What an exchange means for its call: the result, or why to try again.
+    fn judge(
+        &self,
+        op: &Op,
+        link: LinkId,
+        call: &Call,
+        result: Result<Reply>,
+    ) -> std::result::Result<Result<Reply>, Error> {
+        match result {
+            Ok(reply) => {
+                self.progress(op);
+                let (opcode, result) = (call.request.opcode, reply.header.result());
+                let class = classify(result);
+                if class == Class::GoingAway {
+                    self.drop_link(link, "the gateway is going away");
                 }
-                Err(error @ Error::Lost(lost)) if !lost.sent || call.resend => error,
-                Err(error) => return Err(error),
-            };
-            if op.first {
-                return Err(error);
+                // Refused, as far as one node knows: another may have carried it out.
+                if class == Class::Final || !call.resend {
+                    return Ok(Ok(reply));
+                }
+                let error = Error::Server { opcode, result };
+                log::info!("{error}; trying again");
+                Err(error)
             }
-            if !backoff.wait(self, op).await? {
-                // Whether the connection or the time ran out first is all the same by now.
-                return Err(match error {
-                    Error::Lost(_) => Error::TimedOut(self.delay(op)),
-                    error => error,
-                });
-            }
+            Err(error @ Error::Lost(lost)) if !lost.sent || call.resend => Err(error),
+            Err(error) => Ok(Err(error)),
         }
     }
 
@@ -144,7 +158,10 @@ impl Cluster {
         link: LinkId,
         call: &'a Call,
     ) -> Option<Exchange<'a>> {
-        let (payload, dest) = (call.payload.clone(), call.dest.clone());
+        Some(Exchange { cluster: self, call, sent: self.submit(op, link, call)? })
+    }
+
+    fn submit(&self, op: &Op, link: LinkId, call: &Call) -> Option<Sent> {
         let mut woken = Vec::new();
         let state = {
             let mut core = lock(&self.core);
@@ -153,18 +170,21 @@ impl Cluster {
                 return None;
             }
             match core.up(link) {
-                None => ExchangeState::Failed(Error::Lost(Lost { sent: false, corrupt: None })),
-                Some(entry) => match entry.submit(op, call.request, payload, dest) {
-                    None => ExchangeState::Failed(Error::NoMem("too many requests in flight")),
-                    Some(id) => {
-                        self.send(&mut core, link, op.lazy, &mut woken);
-                        ExchangeState::Waiting(id)
+                None => SentState::Failed(Error::Lost(Lost { sent: false, corrupt: None })),
+                Some(entry) => {
+                    let (payload, dest) = (call.payload.clone(), call.dest.clone());
+                    match entry.submit(op, call.request, payload, dest) {
+                        None => SentState::Failed(Error::NoMem("too many requests in flight")),
+                        Some(id) => {
+                            self.send(&mut core, link, op.lazy, &mut woken);
+                            SentState::Waiting(id)
+                        }
                     }
-                },
+                }
             }
         };
         woken.into_iter().for_each(Waker::wake);
-        Some(Exchange { cluster: self, link, closing: op.closing, call, state })
+        Some(Sent { link, closing: op.closing, state })
     }
 
     /// Waits until nothing of ours can happen to a VDI any more that its caller has given up.
@@ -337,77 +357,171 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// A request under way. Dropped early, it gives its buffers back, and is pending from then on.
-pub(super) struct Exchange<'a> {
+/// A call under way. Nearly always it is one exchange, and takes no more memory than that needs.
+pub struct Calling<'a> {
     cluster: &'a Cluster,
-    link: LinkId,
-    closing: bool,
-    call: &'a Call,
-    state: ExchangeState,
+    op: &'a Op,
+    /// Whatever the answer is, it is one.
+    any: bool,
+    call: Call,
+    state: CallState<'a>,
 }
 
-enum ExchangeState {
-    Waiting(Id),
-    Failed(Error),
-    Over,
+enum CallState<'a> {
+    Begin,
+    Usual(Sent),
+    Slow(Pin<Box<dyn Future<Output = Result<Reply>> + Send + 'a>>),
+}
+
+impl Calling<'_> {
+    fn poll_any(&mut self, cx: &mut Context<'_>) -> Poll<Result<Reply>> {
+        let (cluster, op) = (self.cluster, self.op);
+        if let CallState::Begin = self.state {
+            let link = cluster.current(op)?;
+            match link.and_then(|link| cluster.submit(op, link, &self.call)) {
+                Some(sent) => self.state = CallState::Usual(sent),
+                None => self.go_on(None),
+            }
+        }
+        if let CallState::Usual(sent) = &mut self.state {
+            let result = ready!(sent.poll(cluster, &self.call, cx));
+            match cluster.judge(op, sent.link, &self.call, result) {
+                Ok(result) => return Poll::Ready(result),
+                Err(error) => {
+                    sent.abandon(cluster, &self.call);
+                    self.go_on(Some(error));
+                }
+            }
+        }
+        match &mut self.state {
+            CallState::Slow(slow) => slow.as_mut().poll(cx),
+            _ => Poll::Pending,
+        }
+    }
+
+    fn go_on(&mut self, failed: Option<Error>) {
+        // What the answer is judged by stays.
+        let shadow = Call::new(self.call.request);
+        let call = mem::replace(&mut self.call, shadow);
+        let slow = self.cluster.call_slowly(self.op, call, failed);
+        self.state = CallState::Slow(Box::pin(slow));
+    }
+}
+
+impl Future for Calling<'_> {
+    type Output = Result<Reply>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Reply>> {
+        let opcode = self.call.request.opcode;
+        self.poll_any(cx).map(|reply| match reply {
+            Ok(reply) if !self.any && !reply.header.result().is_success() => {
+                Err(Error::Server { opcode, result: reply.header.result() })
+            }
+            reply => reply,
+        })
+    }
+}
+
+impl Drop for Calling<'_> {
+    fn drop(&mut self) {
+        if let CallState::Usual(sent) = &mut self.state {
+            sent.abandon(self.cluster, &self.call);
+        }
+    }
+}
+
+/// One request under way. Dropped early, it gives its buffers back, and is pending from then on.
+pub(super) struct Exchange<'a> {
+    cluster: &'a Cluster,
+    call: &'a Call,
+    sent: Sent,
 }
 
 impl Future for Exchange<'_> {
     type Output = Result<Reply>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Reply>> {
-        let this = &mut *self;
-        let id = match std::mem::replace(&mut this.state, ExchangeState::Over) {
-            ExchangeState::Waiting(id) => id,
-            ExchangeState::Failed(error) => return Poll::Ready(Err(error)),
-            ExchangeState::Over => return Poll::Ready(Err(Error::Internal("polled too often"))),
+        let (cluster, call) = (self.cluster, self.call);
+        self.sent.poll(cluster, call, cx)
+    }
+}
+
+impl Drop for Exchange<'_> {
+    fn drop(&mut self) {
+        self.sent.abandon(self.cluster, self.call);
+    }
+}
+
+/// A request that was given to a link.
+struct Sent {
+    link: LinkId,
+    closing: bool,
+    state: SentState,
+}
+
+enum SentState {
+    Waiting(Id),
+    Failed(Error),
+    Over,
+}
+
+impl Sent {
+    fn poll(
+        &mut self,
+        cluster: &Cluster,
+        call: &Call,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Reply>> {
+        let id = match mem::replace(&mut self.state, SentState::Over) {
+            SentState::Waiting(id) => id,
+            SentState::Failed(error) => return Poll::Ready(Err(error)),
+            SentState::Over => return Poll::Ready(Err(Error::Internal("polled too often"))),
         };
-        let mut core = lock(&this.cluster.core);
-        let canceled = core.closing && !this.closing;
-        let Some(link) = core.get(this.link) else {
+        let mut core = lock(&cluster.core);
+        let canceled = core.closing && !self.closing;
+        let Some(link) = core.get(self.link) else {
             return Poll::Ready(Err(Error::Lost(Lost { sent: true, corrupt: None })));
         };
         match link.wire.poll_reply(id, cx.waker()) {
             Poll::Ready(result) => {
                 let result = result.map_err(|failure| {
                     if let Failure::Lost(Lost { sent: true, .. }) = failure {
-                        core.leave(this.link, id, this.call);
+                        core.leave(self.link, id, call);
                     }
                     if canceled { Error::Canceled } else { failure.into() }
                 });
-                core.forget_if_done(this.link.key);
+                core.forget_if_done(self.link.key);
                 Poll::Ready(result)
             }
             Poll::Pending => {
-                this.state = ExchangeState::Waiting(id);
+                self.state = SentState::Waiting(id);
                 if canceled {
                     return Poll::Ready(Err(Error::Canceled));
                 }
                 let sent = link.wire.is_sent(id);
                 // Another gateway takes it, unless it must not be sent twice.
-                if link.silent && this.cluster.gateways.len() > 1 && (this.call.resend || !sent) {
+                if link.silent && cluster.gateways.len() > 1 && (call.resend || !sent) {
                     return Poll::Ready(Err(Error::Lost(Lost { sent, corrupt: None })));
                 }
                 Poll::Pending
             }
         }
     }
-}
 
-impl Drop for Exchange<'_> {
-    fn drop(&mut self) {
-        if let ExchangeState::Waiting(id) = self.state {
-            let mut core = lock(&self.cluster.core);
+    /// Gives up what it waits for.
+    fn abandon(&mut self, cluster: &Cluster, call: &Call) {
+        if let SentState::Waiting(id) = mem::replace(&mut self.state, SentState::Over) {
+            let mut core = lock(&cluster.core);
             let Some(link) = core.get(self.link) else { return };
             let open = link.wire.abandon(id);
             let cut = link.wire.is_cut();
             if open {
-                core.leave(self.link, id, self.call);
+                core.leave(self.link, id, call);
             }
             core.forget_if_done(self.link.key);
             drop(core);
             if let Some(why) = cut {
-                self.cluster.drop_link(self.link, why);
+                cluster.drop_link(self.link, why);
             }
         }
     }

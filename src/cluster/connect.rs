@@ -82,7 +82,7 @@ impl Cluster {
         }
     }
 
-    fn current(&self, op: &Op) -> Result<Option<LinkId>> {
+    pub(super) fn current(&self, op: &Op) -> Result<Option<LinkId>> {
         let mut core = lock(&self.core);
         if core.closing && !op.closing {
             return Err(Error::Canceled);
@@ -124,7 +124,7 @@ impl Cluster {
             self.connect_to_any(op, number, &endpoints).await
         });
         let attempt = pin!(self.unless_back(attempt));
-        let connected = self.within(&attempt_op, attempt).await.and_then(|link| {
+        let connected = self.bounded(&attempt_op, attempt).await.and_then(|link| {
             // It may have broken right after it answered.
             let greeted = lock(&self.core).greeted(link);
             Ok((link, greeted.map_err(|why| unreachable(gateway, &why))?))

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::os::fd::RawFd;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,12 +9,13 @@ use std::time::Duration;
 use super::{Cluster, Core, Link, LinkState, Op};
 use crate::clock::Instant;
 use crate::error::{Error, Result};
-use crate::exec::{Completion, Hold, catch_panic, lock};
+use crate::exec::{Completion, Hold, lock};
 use crate::net::{EventSet, Interest, Tap, WakeFd, interest};
 
 /// Callbacks of one dispatch, so that a busy handle does not starve the program's other events.
 const MAX_CALLBACKS: usize = 1024;
 
+const PANIC: Error = Error::Internal("panic");
 const NO_FD: Error = Error::NoMem("no file descriptor left");
 
 /// What an event loop watches.
@@ -63,7 +63,7 @@ impl Cluster {
     /// it goes to `done`, and the completion that makes is delivered by a dispatch.
     pub fn spawn<T, F>(
         &self,
-        work: impl FnOnce(Op) -> F + Send + 'static,
+        work: impl FnOnce(Op) -> F,
         done: impl FnOnce(Result<T>) -> Option<Completion> + Send + 'static,
     ) -> Result<()>
     where
@@ -73,10 +73,7 @@ impl Cluster {
         // There must be a descriptor to tell of the end.
         self.events()?;
         let op = Op { lazy: true, ..self.op() };
-        let started = self.tasks.spawn(move || async move {
-            let result = catch_panic(pin!(work(op))).await;
-            done(result.unwrap_or(Err(Error::Internal("panic"))))
-        });
+        let started = self.tasks.spawn(work(op), |result| done(result.unwrap_or(Err(PANIC))));
         if !started {
             return Err(Error::Canceled);
         }
@@ -89,17 +86,14 @@ impl Cluster {
     /// delivered after all others, by a dispatch.
     pub fn spawn_end<F>(
         &self,
-        end: impl FnOnce() -> F + Send + 'static,
+        end: impl FnOnce() -> F,
         done: impl FnOnce(Result<()>) -> Completion + Send + 'static,
     ) where
         F: Future<Output = Result<()>> + Send + 'static,
     {
         self.cancel_all();
         self.tasks.agenda.end();
-        self.tasks.spawn_last(move || async move {
-            let result = catch_panic(pin!(end())).await;
-            done(result.unwrap_or(Err(Error::Internal("panic"))))
-        });
+        self.tasks.spawn_last(end(), |result| done(result.unwrap_or(Err(PANIC))));
         self.tasks.run_woken();
     }
 

@@ -409,7 +409,7 @@ impl Cluster {
     fn run_op<T>(&self, op: Op, f: impl AsyncFnOnce(&Op) -> Result<T>) -> Result<T> {
         let result = {
             let future = pin!(f(&op));
-            exec::block_on(self, self.within(&op, future))
+            exec::block_on(self, self.bounded(&op, future))
         };
         // What an operation that was given up let go of may be what others wait for.
         self.tasks.run_woken();
@@ -465,7 +465,7 @@ impl Cluster {
             let result = last(&op).await;
             self.settle_all(&op).await.and(result)
         });
-        let result = self.within(&op, all).await;
+        let result = self.bounded(&op, all).await;
         let wakers = {
             let mut core = lock(&self.core);
             core.closed = true;
@@ -531,19 +531,10 @@ impl Cluster {
         }
     }
 
-    /// The result of `future`, or `TimedOut` where the operation's deadline comes first.
-    pub async fn bounded<T>(
-        &self,
-        op: &Op,
-        future: Pin<&mut impl Future<Output = Result<T>>>,
-    ) -> Result<T> {
-        self.within(op, future).await
-    }
-
     /// The result of `future`, or `TimedOut` where the operation's deadline comes first. Where the
     /// gateway has said nothing at all since the operation began, though asked, others are tried
     /// from then on.
-    async fn within<T>(
+    pub async fn bounded<T>(
         &self,
         op: &Op,
         mut future: Pin<&mut impl Future<Output = Result<T>>>,

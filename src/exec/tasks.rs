@@ -7,11 +7,14 @@
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 use async_task::Runnable;
+use pin_project_lite::pin_project;
 
 use super::agenda::{Agenda, Completion, Hold};
 use super::{WaitList, lock};
@@ -37,11 +40,13 @@ struct Running {
 }
 
 impl Tasks {
-    /// Starts a request: polls it once, in this thread. The future that `future` makes gives its
-    /// completion, or None where nobody is to be told. False where nothing is started any more.
-    pub fn spawn<F>(self: &Arc<Self>, future: impl FnOnce() -> F + Send + 'static) -> bool
+    /// Starts a request: polls it once, in this thread. `done` makes its completion of what the
+    /// future ends in, None where that is a panic; there is none where nobody is to be told. False
+    /// where nothing is started any more.
+    pub fn spawn<F, D>(self: &Arc<Self>, future: F, done: D) -> bool
     where
-        F: Future<Output = Option<Completion>> + Send + 'static,
+        F: Future + Send + 'static,
+        D: FnOnce(Option<F::Output>) -> Option<Completion> + Send + 'static,
     {
         {
             let mut running = lock(&self.running);
@@ -50,10 +55,9 @@ impl Tasks {
             }
             running.live += 1;
         }
-        let tasks = self.clone();
-        self.start(move || async move {
-            if let Some(completion) = future().await {
-                tasks.agenda.finish(completion);
+        self.start(future, |agenda, output| {
+            if let Some(completion) = done(output) {
+                agenda.finish(completion);
             }
         });
         true
@@ -61,32 +65,28 @@ impl Tasks {
 
     /// Starts the last request of all: has nothing started any more, and its completion is
     /// delivered once nothing else is left to be told.
-    pub fn spawn_last<F>(self: &Arc<Self>, future: impl FnOnce() -> F + Send + 'static)
+    pub fn spawn_last<F, D>(self: &Arc<Self>, future: F, done: D)
     where
-        F: Future<Output = Completion> + Send + 'static,
+        F: Future + Send + 'static,
+        D: FnOnce(Option<F::Output>) -> Completion + Send + 'static,
     {
         {
             let mut running = lock(&self.running);
             running.closed = true;
             running.live += 1;
         }
-        let tasks = self.clone();
-        self.start(move || async move { tasks.agenda.finish_last(future().await) });
+        self.start(future, |agenda, output| agenda.finish_last(done(output)));
     }
 
-    /// Polls a future that has been counted. It is made where it stays: one that is passed on takes
-    /// its place twice.
-    fn start<F>(self: &Arc<Self>, future: impl FnOnce() -> F + Send + 'static)
+    /// Polls a future that has been counted.
+    fn start<F, D>(self: &Arc<Self>, future: F, done: D)
     where
-        F: Future<Output = ()> + Send + 'static,
+        F: Future + Send + 'static,
+        D: FnOnce(&Agenda, Option<F::Output>) + Send + 'static,
     {
+        let request = Request { future, done: Some(done), ended: Ended(self.clone()) };
         let tasks = self.clone();
-        let whole = async move {
-            let _ended = Ended(&tasks);
-            future().await;
-        };
-        let tasks = self.clone();
-        let (runnable, task) = async_task::spawn(whole, move |runnable| tasks.woke(runnable));
+        let (runnable, task) = async_task::spawn(request, move |runnable| tasks.woke(runnable));
         task.detach();
         runnable.run();
     }
@@ -146,10 +146,39 @@ impl Tasks {
     }
 }
 
-/// Counts a future out, also when it panics or is dropped.
-struct Ended<'a>(&'a Tasks);
+pin_project! {
+    /// A future and what comes of it: not an async block, which would keep what it begins with
+    /// beside what that becomes.
+    struct Request<F, D> {
+        #[pin]
+        future: F,
+        done: Option<D>,
+        ended: Ended,
+    }
+}
 
-impl Drop for Ended<'_> {
+impl<F: Future, D: FnOnce(&Agenda, Option<F::Output>)> Future for Request<F, D> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        let poll = AssertUnwindSafe(|| this.future.poll(cx));
+        let output = catch_unwind(poll).map_or(Some(None), |poll| match poll {
+            Poll::Ready(output) => Some(Some(output)),
+            Poll::Pending => None,
+        });
+        let Some(output) = output else { return Poll::Pending };
+        if let Some(done) = this.done.take() {
+            done(&this.ended.0.agenda, output);
+        }
+        Poll::Ready(())
+    }
+}
+
+/// Counts a future out, also when it panics or is dropped.
+struct Ended(Arc<Tasks>);
+
+impl Drop for Ended {
     fn drop(&mut self) {
         let waiters = {
             let mut running = lock(&self.0.running);
@@ -241,7 +270,7 @@ mod tests {
         let count = Arc::new(AtomicUsize::new(0));
         for _ in 0..3 {
             let count = count.clone();
-            tasks.spawn(move || async move {
+            tasks.spawn(async {}, move |_| {
                 let completion: Completion = Box::new(move || {
                     count.fetch_add(1, Ordering::Relaxed);
                 });

@@ -1,59 +1,95 @@
 //! Deadlines in order of time. Knows no clock: `now` comes in as an argument.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::task::Waker;
 
 use crate::clock::Instant;
 
+/// Nearly all deadlines are as far away as those before them: a new one goes to the end, and the
+/// first to go are at the front. What is cancelled in between leaves its place until then.
 #[derive(Default)]
 pub struct Timers {
-    queue: BTreeMap<(Instant, u64), Waker>,
+    queue: VecDeque<Entry>,
+    /// Those of the queue that were not cancelled.
+    live: usize,
     next: u64,
 }
 
+struct Entry {
+    id: TimerId,
+    waker: Option<Waker>,
+}
+
 /// Names a timer until it fires or is cancelled.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct TimerId(Instant, u64);
 
 impl Timers {
+    /// Places of cancelled timers that do not matter.
+    const FEW: usize = 64;
+
     pub fn add(&mut self, at: Instant, waker: Waker) -> TimerId {
         self.next += 1;
-        self.queue.insert((at, self.next), waker);
-        TimerId(at, self.next)
+        let id = TimerId(at, self.next);
+        let entry = Entry { id, waker: Some(waker) };
+        match self.queue.back() {
+            Some(last) if last.id > id => {
+                let place = self.queue.partition_point(|other| other.id < id);
+                self.queue.insert(place, entry);
+            }
+            _ => self.queue.push_back(entry),
+        }
+        self.live += 1;
+        id
+    }
+
+    fn find(&mut self, id: TimerId) -> Option<&mut Entry> {
+        let place = self.queue.binary_search_by_key(&id, |entry| entry.id).ok()?;
+        self.queue.get_mut(place).filter(|entry| entry.waker.is_some())
     }
 
     /// False where the timer has fired.
     pub fn update(&mut self, id: TimerId, waker: &Waker) -> bool {
-        match self.queue.get_mut(&(id.0, id.1)) {
-            Some(registered) => {
-                registered.clone_from(waker);
-                true
-            }
-            None => false,
-        }
+        let registered = self.find(id).and_then(|entry| entry.waker.as_mut());
+        registered.map(|registered| registered.clone_from(waker)).is_some()
     }
 
     pub fn cancel(&mut self, id: TimerId) {
-        self.queue.remove(&(id.0, id.1));
+        let Some(entry) = self.find(id) else { return };
+        entry.waker = None;
+        self.live -= 1;
+        if self.queue.len() > Timers::FEW + 2 * self.live {
+            self.queue.retain(|entry| entry.waker.is_some());
+        }
+        self.tidy();
+    }
+
+    /// The front is one that was not cancelled.
+    fn tidy(&mut self) {
+        while self.queue.front().is_some_and(|first| first.waker.is_none()) {
+            self.queue.pop_front();
+        }
     }
 
     pub fn next_at(&self) -> Option<Instant> {
-        self.queue.first_key_value().map(|((at, _), _)| *at)
+        self.queue.front().map(|first| first.id.0)
     }
 
     /// Takes the wakers of all timers that are due.
     pub fn take_due(&mut self, now: Instant, into: &mut Vec<Waker>) {
-        while let Some(entry) = self.queue.first_entry() {
-            if entry.key().0 > now {
-                return;
-            }
-            into.push(entry.remove());
+        while self.queue.front().is_some_and(|first| first.id.0 <= now)
+            && let Some(entry) = self.queue.pop_front()
+        {
+            self.live -= usize::from(entry.waker.is_some());
+            into.extend(entry.waker);
         }
+        self.tidy();
     }
 
     /// Takes the wakers of all timers: something happened that everybody must look at.
     pub fn take_all(&mut self, into: &mut Vec<Waker>) {
-        into.extend(std::mem::take(&mut self.queue).into_values());
+        self.live = 0;
+        into.extend(self.queue.drain(..).filter_map(|entry| entry.waker));
     }
 }
 

@@ -1,8 +1,8 @@
 //! Who may be at work, and who waits for that: the locks of single indexes, and a gate that many pass
 //! and one can close. Given up like any wait, by dropping its future.
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 
@@ -13,7 +13,7 @@ use crate::sync::Mutex;
 /// the entry. Nobody passes another who waits: else writers that follow each other would keep one
 /// who needs the index alone out for ever. So whoever holds an index must not wait for it again.
 #[derive(Default)]
-pub struct IndexLocks(Mutex<HashMap<u32, Busy>>);
+pub struct IndexLocks(Mutex<BTreeMap<u32, Busy>>);
 
 /// An index that somebody is at work on, or waits for. No entry: nobody.
 #[derive(Default)]

@@ -124,8 +124,9 @@ impl Begun {
         };
         let bounded = {
             let client = client.clone();
-            move |op: Op| async move {
-                client.cluster.bounded(&op.extended(beyond), pin!(work(op))).await
+            move |op: Op| {
+                let all = op.extended(beyond);
+                async move { client.cluster.bounded(&all, pin!(work(op))).await }
             }
         };
         client.cluster.spawn(bounded, move |result| {

@@ -464,10 +464,12 @@ pub unsafe extern "C" fn sd_vdi_write(
     })
 }
 
-pub fn read(handle: VdiHandle, buf: RecvBuf, offset: u64, form: Form) -> Result<()> {
+pub fn read(handle: VdiHandle, mut buf: RecvBuf, offset: u64, form: Form) -> Result<()> {
     let VdiHandle { client, vdi } = handle;
-    form.begin(&client.clone(), buf.len())?
-        .run(move |op| async move { vdi.read(&client.cluster, &op, buf, offset).await }, nothing)
+    form.begin(&client.clone(), buf.len())?.run(
+        move |op| async move { vdi.read(&client.cluster, &op, &mut buf, offset).await },
+        nothing,
+    )
 }
 
 pub fn write(handle: VdiHandle, buf: SendBuf, offset: u64, flag: c_int, form: Form) -> Result<()> {
@@ -479,7 +481,7 @@ pub fn write(handle: VdiHandle, buf: SendBuf, offset: u64, flag: c_int, form: Fo
     let buf = if copied { buf.to_owned()? } else { buf };
     begun.run(
         move |op| async move {
-            vdi.write(&client.cluster, &op, buf, offset).await?;
+            vdi.write(&client.cluster, &op, &buf, offset).await?;
             flush_if(flag & SD_WRITE_FUA != 0, &client, &vdi, &op).await
         },
         nothing,

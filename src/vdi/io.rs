@@ -70,6 +70,14 @@ fn only_piece(offset: u64, len: usize, shift: u8) -> Option<Piece> {
     is_one.then(|| Piece { index: (offset >> shift) as u32, offset: within as u32, range: 0..len })
 }
 
+impl View {
+    /// Itself, where a range lies inside.
+    fn spanning(self, offset: u64, len: u64) -> Option<View> {
+        let end = offset.checked_add(len)?;
+        (end <= self.size).then_some(self)
+    }
+}
+
 impl Vdi {
     /// The view for an operation on `len` bytes at `offset`, which must lie inside the VDI: as it
     /// is known, or as it has become by another client's resize.
@@ -80,40 +88,52 @@ impl Vdi {
         offset: u64,
         len: u64,
     ) -> Result<View> {
-        let end = offset.checked_add(len).ok_or(BEYOND)?;
         let view = self.view();
-        if end <= view.size {
+        if let Some(view) = view.spanning(offset, len) {
             return Ok(view);
         }
         if self.which == Which::WORKING {
-            match Box::pin(self.read_again(cluster, op)).await {
-                Ok(header) => {
-                    let mut state = lock(&self.state);
-                    if state.version == view.version {
-                        state.header.vdi_size = header.vdi_size;
-                    }
-                }
-                // Frozen by a snapshot: what goes on under the name may be larger.
-                Err(Error::Refused(Refusal::NoVdi)) => {
-                    Box::pin(self.follow(cluster, op)).await?;
-                }
-                Err(error) => return Err(error),
-            }
+            Box::pin(self.look_at_size(cluster, op, &view)).await?;
         }
-        let view = self.view();
-        if end <= view.size { Ok(view) } else { Err(BEYOND) }
+        self.view().spanning(offset, len).ok_or(BEYOND)
     }
 
-    pub async fn read(&self, cluster: &Cluster, op: &Op, buf: RecvBuf, offset: u64) -> Result<()> {
-        let view = self.view_of_range(cluster, op, offset, buf.len() as u64).await?;
-        let piece = |p: Piece| self.read_piece(cluster, op, p.index, p.offset, buf.slice(p.range));
-        match only_piece(offset, buf.len(), view.shift) {
-            Some(p) => piece(p).await,
-            None => {
-                let all = pieces(offset, buf.len(), view.shift).map(piece);
-                Box::pin(try_for_each_concurrent(all)).await
+    async fn look_at_size(&self, cluster: &Cluster, op: &Op, view: &View) -> Result<()> {
+        match self.read_again(cluster, op).await {
+            Ok(header) => {
+                let mut state = lock(&self.state);
+                if state.version == view.version {
+                    state.header.vdi_size = header.vdi_size;
+                }
+                Ok(())
             }
+            // Frozen by a snapshot: what goes on under the name may be larger.
+            Err(Error::Refused(Refusal::NoVdi)) => self.follow(cluster, op).await,
+            Err(error) => Err(error),
         }
+    }
+
+    pub async fn read(
+        &self,
+        cluster: &Cluster,
+        op: &Op,
+        buf: &mut RecvBuf,
+        offset: u64,
+    ) -> Result<()> {
+        let len = buf.len() as u64;
+        let view = match self.view().spanning(offset, len) {
+            Some(view) => view,
+            None => Box::pin(self.view_of_range(cluster, op, offset, len)).await?,
+        };
+        if let Some(p) = only_piece(offset, buf.len(), view.shift) {
+            return self.read_piece(cluster, op, p.index, p.offset, buf).await;
+        }
+        let buf = &*buf;
+        let piece = async |p: Piece| {
+            self.read_piece(cluster, op, p.index, p.offset, &mut buf.slice(p.range)).await
+        };
+        let all = pieces(offset, buf.len(), view.shift).map(piece);
+        Box::pin(try_for_each_concurrent(all)).await
     }
 
     async fn read_piece(
@@ -122,18 +142,24 @@ impl Vdi {
         op: &Op,
         index: u32,
         offset: u32,
-        mut buf: RecvBuf,
+        buf: &mut RecvBuf,
     ) -> Result<()> {
-        let mut retries = Retries::default();
-        loop {
-            let view = self.view();
-            match self.read_once(cluster, op, &view, index, offset, &mut buf).await {
-                Ok(()) => return Ok(()),
-                Err(outcome) => {
-                    Box::pin(self.refresh(cluster, op, &view, outcome, &mut retries)).await?;
-                }
+        let mut view = self.view();
+        let Err(mut outcome) = self.read_once(cluster, op, &view, index, offset, buf).await else {
+            return Ok(());
+        };
+        // Seldom, and large.
+        Box::pin(async {
+            let mut retries = Retries::default();
+            loop {
+                self.refresh(cluster, op, &view, outcome, &mut retries).await?;
+                view = self.view();
+                let step = self.read_once(cluster, op, &view, index, offset, buf).await;
+                let Err(again) = step else { return Ok(()) };
+                outcome = again;
             }
-        }
+        })
+        .await
     }
 
     async fn read_once(
@@ -145,7 +171,10 @@ impl Vdi {
         offset: u32,
         buf: &mut RecvBuf,
     ) -> Step<()> {
-        let entry = self.entry(cluster, op, view, index).await?;
+        let entry = match self.known_entry(view, index) {
+            Some(entry) => entry,
+            None => Box::pin(self.entry(cluster, op, view, index)).await?,
+        };
         let Some(owner) = owner(entry)? else {
             buf.zero_from(0);
             return Ok(());
@@ -163,18 +192,28 @@ impl Vdi {
         }
     }
 
-    pub async fn write(&self, cluster: &Cluster, op: &Op, buf: SendBuf, offset: u64) -> Result<()> {
+    pub async fn write(
+        &self,
+        cluster: &Cluster,
+        op: &Op,
+        buf: &SendBuf,
+        offset: u64,
+    ) -> Result<()> {
         self.check_writable()?;
         let _operation = self.operations.pass().await.ok_or_else(closed)?;
-        let view = self.view_of_range(cluster, op, offset, buf.len() as u64).await?;
-        let piece = |p: Piece| self.write_piece(cluster, op, p.index, p.offset, buf.slice(p.range));
-        match only_piece(offset, buf.len(), view.shift) {
-            Some(p) => piece(p).await,
-            None => {
-                let all = pieces(offset, buf.len(), view.shift).map(piece);
-                Box::pin(try_for_each_concurrent(all)).await
-            }
+        let len = buf.len() as u64;
+        let view = match self.view().spanning(offset, len) {
+            Some(view) => view,
+            None => Box::pin(self.view_of_range(cluster, op, offset, len)).await?,
+        };
+        if let Some(p) = only_piece(offset, buf.len(), view.shift) {
+            return self.write_piece(cluster, op, p.index, p.offset, buf).await;
         }
+        let piece = async |p: Piece| {
+            self.write_piece(cluster, op, p.index, p.offset, &buf.slice(p.range)).await
+        };
+        let all = pieces(offset, buf.len(), view.shift).map(piece);
+        Box::pin(try_for_each_concurrent(all)).await
     }
 
     async fn write_piece(
@@ -183,7 +222,7 @@ impl Vdi {
         op: &Op,
         index: u32,
         offset: u32,
-        buf: SendBuf,
+        buf: &SendBuf,
     ) -> Result<()> {
         let mut retries = Retries::default();
         loop {
@@ -194,7 +233,7 @@ impl Vdi {
             if end > view.size {
                 return Err(BEYOND);
             }
-            let step = self.write_once(cluster, op, &view, index, offset, &buf).await;
+            let step = self.write_once(cluster, op, &view, index, offset, buf).await;
             // Whoever refreshes must close the gate, with this writer outside.
             drop(pass);
             let Err(outcome) = step else { return Ok(()) };
@@ -215,7 +254,10 @@ impl Vdi {
         let mut hold = self.indexes.shared(index).await;
         let mut asked = false;
         loop {
-            let entry = self.entry(cluster, op, view, index).await?;
+            let entry = match self.known_entry(view, index) {
+                Some(entry) => entry,
+                None => Box::pin(self.entry(cluster, op, view, index)).await?,
+            };
             let is_own = entry == view.vid.get();
             if is_own && !hold.is_exclusive() {
                 return overwrite(cluster, op, view.vid.data(index), offset, buf).await;
@@ -385,6 +427,13 @@ impl Vdi {
             // Time has passed: servers would let the update into a snapshot (7.2).
             standing(cluster, op, vid, index).await?;
         }
+    }
+
+    /// The map entry of an index, where it was read before.
+    fn known_entry(&self, view: &View, index: u32) -> Option<u32> {
+        let state = lock(&self.state);
+        let is_known = view.store_policy == STORE_ARRAY && state.version == view.version;
+        if is_known { state.pages.get(index).ok() } else { None }
     }
 
     /// The stored map entry of an index.

@@ -10,7 +10,7 @@
 //! (0.5, 3.7), and whoever writes to the object meanwhile waits, and so is never told of a success
 //! that a crash could take back.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use sheepdog_proto::Vid;
 
@@ -25,9 +25,9 @@ const UNKNOWN: u32 = u32::MAX;
 /// The known part of a map.
 #[derive(Default)]
 pub struct Pages {
-    pages: HashMap<u32, Box<[u32]>>,
+    pages: BTreeMap<u32, Box<[u32]>>,
     /// How often it became doubtful what the entry is, of those that are not known again since.
-    doubts: HashMap<u32, u64>,
+    doubts: BTreeMap<u32, u64>,
 }
 
 /// How an entry was not known when somebody set out to read it.

@@ -3,15 +3,13 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
 
 use loom::thread;
-use loom_tests::exec::{
-    Completion, Lead, Parker, Reactor, Tasks, Turn, WaitList, block_on, catch_panic, lock,
-};
+use loom_tests::exec::{Completion, Lead, Parker, Reactor, Tasks, Turn, WaitList, block_on, lock};
 use loom_tests::net::WakeFd;
 use loom_tests::sync::Mutex;
 
@@ -263,9 +261,8 @@ fn a_panic_gives_the_lead_back() {
                     // Without the hook's message for each of the many runs.
                     std::panic::resume_unwind(Box::new("on purpose"))
                 };
-                let output: Option<()> =
-                    block_on(&*peer, async { catch_panic(pin!(failing)).await });
-                assert!(output.is_none());
+                let call = AssertUnwindSafe(|| -> () { block_on(&*peer, failing) });
+                assert!(catch_unwind(call).is_err());
             })
         };
         block_on(&*peer, peer.exchange());
@@ -284,10 +281,7 @@ fn counted(delivered: &Arc<AtomicUsize>) -> Completion {
 /// Submits a request, and has what it ends in counted.
 fn submit(peer: &Arc<Peer>, delivered: &Arc<AtomicUsize>) {
     let (of, completion) = (peer.clone(), counted(delivered));
-    peer.tasks.spawn(move || async move {
-        of.exchange().await;
-        Some(completion)
-    });
+    peer.tasks.spawn(async move { of.exchange().await }, move |_| Some(completion));
     peer.tasks.run_woken();
 }
 
@@ -309,11 +303,11 @@ fn a_leader_runs_what_it_may_be_waiting_for() {
             thread::spawn(move || block_on(&*peer, gate.pass()))
         };
         let of = peer.clone();
-        peer.tasks.spawn(move || async move {
+        let opening = async move {
             of.exchange().await;
             gate.open();
-            None
-        });
+        };
+        peer.tasks.spawn(opening, |_| None);
         other.join().unwrap();
     });
 }
@@ -327,10 +321,7 @@ fn what_waits_for_the_end_of_a_call_goes_on_after_it() {
         let delivered = Arc::new(AtomicUsize::new(0));
         let gate = Arc::new(Gate::default());
         let (completion, passing) = (counted(&delivered), gate.clone());
-        peer.tasks.spawn(move || async move {
-            passing.pass().await;
-            Some(completion)
-        });
+        peer.tasks.spawn(async move { passing.pass().await }, move |_| Some(completion));
         let other = {
             let peer = peer.clone();
             thread::spawn(move || block_on(&*peer, async { gate.open() }))
@@ -376,10 +367,10 @@ fn what_finishes_during_a_delivery_is_delivered() {
         let peer = Peer::new();
         let descriptor = told(&peer);
         let delivered = Arc::new(AtomicUsize::new(0));
-        let spawn = |completion| peer.tasks.spawn(move || async move { Some(completion) });
+        let spawn = |completion| peer.tasks.spawn(async {}, move |_| Some(completion));
         let other = {
             let (tasks, completion) = (peer.tasks.clone(), counted(&delivered));
-            thread::spawn(move || tasks.spawn(move || async move { Some(completion) }))
+            thread::spawn(move || tasks.spawn(async {}, move |_| Some(completion)))
         };
         spawn(counted(&delivered));
         while delivered.load(Ordering::Relaxed) < 2 {
@@ -444,8 +435,7 @@ fn a_callback_can_wait_for_the_next_one() {
                 }
             })
         };
-        let spawn =
-            |peer: &Peer, completion| peer.tasks.spawn(move || async move { Some(completion) });
+        let spawn = |peer: &Peer, completion| peer.tasks.spawn(async {}, move |_| Some(completion));
         spawn(&peer, nested);
         let other = {
             let (peer, completion) = (peer.clone(), counted(&delivered));
@@ -476,7 +466,7 @@ fn a_close_waits_for_the_callbacks_of_other_threads() {
                 thread::yield_now();
                 running.fetch_sub(1, Ordering::Relaxed);
             });
-            peer.tasks.spawn(move || async move { Some(completion) });
+            peer.tasks.spawn(async {}, move |_| Some(completion));
         }
         let other = {
             let peer = peer.clone();
@@ -503,7 +493,7 @@ fn a_close_inside_a_callback_does_not_wait_for_itself() {
                 peer.tasks.agenda.deliver_last();
             })
         };
-        peer.tasks.spawn(move || async move { Some(closing) });
+        peer.tasks.spawn(async {}, move |_| Some(closing));
         let other = {
             let peer = peer.clone();
             thread::spawn(move || block_on(&*peer, peer.exchange()))
@@ -555,7 +545,7 @@ fn the_last_callback_comes_when_no_other_runs() {
                 assert_eq!(closed.load(Ordering::Relaxed), 0, "the program's context is gone");
                 others.fetch_add(1, Ordering::Relaxed);
             });
-            peer.tasks.spawn(move || async move { Some(completion) });
+            peer.tasks.spawn(async {}, move |_| Some(completion));
         }
         let last: Completion = {
             let (peer, others, closed) = (peer.clone(), others.clone(), closed.clone());
@@ -573,11 +563,11 @@ fn the_last_callback_comes_when_no_other_runs() {
         peer.tasks.agenda.end();
         {
             let end = peer.clone();
-            peer.tasks.spawn_last(move || async move {
+            let ended = async move {
                 end.tasks.ended(1).await;
                 end.lead.left(0).await;
-                last
-            });
+            };
+            peer.tasks.spawn_last(ended, move |_| last);
         }
         while closed.load(Ordering::Relaxed) == 0 {
             descriptor.wait();

@@ -606,7 +606,7 @@ impl Player {
                 let vdi = vdi?;
                 task!(|op| {
                     let buf = SendBuf::from(contents(id, at, len));
-                    vdi.write(&client.cluster, op, buf, at * SECTOR).await.map(nothing)
+                    vdi.write(&client.cluster, op, &buf, at * SECTOR).await.map(nothing)
                 })
             }
             Action::Discard { at, len, .. } => {
@@ -1090,8 +1090,8 @@ async fn read(client: &Client, op: &Bounds, vdi: &Vdi, at: u64, len: u64) -> Res
     let mut bytes = vec![0xa5; (len * SECTOR) as usize];
     // SAFETY: the buffer is only looked at once the read is over, and outlives it where this
     // future is dropped: locals go in reverse order.
-    let buf = unsafe { RecvBuf::from_raw(bytes.as_mut_ptr(), bytes.len()) };
-    vdi.read(&client.cluster, op, buf, at * SECTOR).await?;
+    let mut buf = unsafe { RecvBuf::from_raw(bytes.as_mut_ptr(), bytes.len()) };
+    vdi.read(&client.cluster, op, &mut buf, at * SECTOR).await?;
     let sectors = (at..).zip(bytes.chunks_exact(SECTOR as usize));
     Ok((Seen::Sectors(sectors.map(|(at, bytes)| (at, value(bytes, at))).collect()), None))
 }

@@ -17,7 +17,7 @@ use sim::cluster::{Cluster, Op, Options};
 use sim::error::{Error, Result};
 use sim::exec::{Completion, join, try_for_each_concurrent};
 use sim::model;
-use sim::net::{RecvBuf, is_ready};
+use sim::net::{RecvBuf, SendBuf, is_ready};
 use sim::vdi::{Client, CreateOptions, ExtentKind, Name, Vdi};
 use sim::world::{Delays, Fault, Kind, When, World, WorldConfig};
 
@@ -56,15 +56,15 @@ fn open_as(client: &Client, options: &CreateOptions) -> Arc<Vdi> {
 
 fn write(client: &Client, vdi: &Vdi, sector: u64, byte: u8) -> Result<()> {
     let data = vec![byte; 512];
-    client.cluster.run(async |op| vdi.write(&client.cluster, op, data.into(), 512 * sector).await)
+    client.cluster.run(async |op| vdi.write(&client.cluster, op, &data.into(), 512 * sector).await)
 }
 
 fn read(client: &Client, vdi: &Vdi, sector: u64) -> Result<u8> {
     let mut data = [0; 512];
     client.cluster.run(async |op| {
         // SAFETY: `data` outlives the operation, and is read after it.
-        let buf = unsafe { RecvBuf::from_raw(data.as_mut_ptr(), data.len()) };
-        vdi.read(&client.cluster, op, buf, 512 * sector).await
+        let mut buf = unsafe { RecvBuf::from_raw(data.as_mut_ptr(), data.len()) };
+        vdi.read(&client.cluster, op, &mut buf, 512 * sector).await
     })?;
     assert!(data.iter().all(|byte| *byte == data[0]));
     Ok(data[0])
@@ -173,7 +173,7 @@ fn a_stopped_gateways_socket_fills_up_and_another_is_asked() {
     while world.now() < s(1) && world.step() {}
     let data = vec![1; 4 << 20];
     let written =
-        client.cluster.run(async |op| vdi.write(&client.cluster, op, data.into(), 0).await);
+        client.cluster.run(async |op| vdi.write(&client.cluster, op, &data.into(), 0).await);
     let trace = world.take_trace();
     assert!(line(&trace, "-> node 1") < line(&trace, "gives #0 up"), "{written:?}");
 }
@@ -323,7 +323,7 @@ async fn beside_writers<T>(
         let is_over = &is_over;
         async move {
             while !is_over.get() {
-                vdi.write(&client.cluster, op, vec![1; 512].into(), 512 * writer).await?;
+                vdi.write(&client.cluster, op, &vec![1; 512].into(), 512 * writer).await?;
             }
             Ok(())
         }
@@ -368,7 +368,8 @@ fn writers_who_waited_for_one_to_create_their_object_write_side_by_side() {
         let vdi = open(&client);
         let begun = world.now();
         let written = client.cluster.run(async |op| {
-            let write = |n| vdi.write(&client.cluster, op, vec![1; 512].into(), 512 * n);
+            let data = SendBuf::from(vec![1; 512]);
+            let write = |n| vdi.write(&client.cluster, op, &data, 512 * n);
             try_for_each_concurrent((0..writers).map(write)).await
         });
         written.unwrap();
@@ -388,7 +389,7 @@ fn a_hole_takes_as_long_as_its_index_and_not_as_its_objects() {
     let vdi = open_as(&client, &CreateOptions { size, hypervolume: true, ..Default::default() });
     let cluster = &client.cluster;
     let extents = cluster.run(async |op| {
-        vdi.write(cluster, op, vec![1; 512].into(), size / 2).await?;
+        vdi.write(cluster, op, &vec![1; 512].into(), size / 2).await?;
         vdi.discard(cluster, op, 0, size / 2).await?;
         vdi.discard(cluster, op, size / 2 + 4096, size / 2 - 4096).await?;
         vdi.block_status(cluster, op, 0, size).await
@@ -413,7 +414,8 @@ fn work_that_never_waits_gives_way_and_ends_by_its_deadline() {
     let vdi = open_as(&client, &options);
     // No object is like its neighbour.
     let extents = cluster.run(async |op| {
-        let write = |n| vdi.write(cluster, op, vec![1; 512].into(), 2 * n * object_size);
+        let data = SendBuf::from(vec![1; 512]);
+        let write = |n| vdi.write(cluster, op, &data, 2 * n * object_size);
         try_for_each_concurrent((0..OBJECTS / 2).map(write)).await?;
         vdi.block_status(cluster, op, 0, size).await
     });
