@@ -1083,7 +1083,8 @@ int sd_vdi_adelattr(sd_t sd, const char *name, const char *key, sd_callback_fn *
  * writes under way in other threads. A non-NULL `snap_vdi` opens the snapshot.
  *
  * Where another client takes a snapshot at the same time, one of the two puts right what the
- * server makes of that; an extra snapshot without a tag may stay.
+ * server makes of that; an extra snapshot without a tag may stay. Putting it right may take ten
+ * seconds beyond sd_set_timeout().
  *
  * A tag that is a number is better avoided: other tools take it for the id of a snapshot.
  *

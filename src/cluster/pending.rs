@@ -110,6 +110,9 @@ impl Touches {
                         Touches([Some(Touch::inode(oid.vid(), start, len, false)), None, None])
                     }
                     Some(OidKind::Btree) => Touches([Some(index(oid.vid(), false)), None, None]),
+                    Some(OidKind::Attr) => {
+                        Touches([Some(Touch::whole(Space::Attr(oid.vid()), false)), None, None])
+                    }
                     _ => none,
                 }
             }
@@ -154,8 +157,8 @@ impl Touches {
             ]),
             op::GET_VDI_ATTR => {
                 let changes = request.flags.get() & (op::FLAG_ATTR_CREAT | op::FLAG_ATTR_DEL) != 0;
-                let attr = changes.then(|| Touch::whole(Space::Attr(name()), true));
-                Touches([Some(Touch::whole(Space::Name(name()), false)), attr, None])
+                let attr = Touch::whole(Space::Attr(name()), changes);
+                Touches([Some(Touch::whole(Space::Name(name()), false)), Some(attr), None])
             }
             op::FLUSH_VDI
             | op::READ_VDIS
@@ -456,7 +459,8 @@ mod tests {
         assert!(!waits(write(vid(7).data(0), 0, 1), release), "it only asks about the VDI");
         let (hash, get) = (vid_of_name(b"a"), of(op::GET_VDI_ATTR));
         let value = write(hash.attr(1), 520, 8);
-        assert!(waits(value, value) && !waits(get, value));
+        assert!(waits(value, value) && waits(get, value), "what it finds is relied upon");
+        assert!(waits(read(hash.attr(1), 0, 784), value) && !waits(value, get));
         assert!(!waits(of(op::GET_VDI_INFO), value));
     }
 

@@ -1,19 +1,21 @@
 //! Snapshots and clones.
 
 use std::ffi::{c_char, c_int, c_void};
+use std::pin::pin;
 
 use super::cluster::sd_t;
 use super::entry::{self, Out, VdiHandle, enter};
 use super::form::{Form, nothing, sd_callback_fn};
 use super::vdi::{off_t, sd_vdi_read, sd_vdi_t};
 use crate::error::{Error, Result};
-use crate::vdi::{Name, Which};
+use crate::vdi::{Name, UNDO_LIMIT, Which};
 
 /// Makes what `vdi` holds now a snapshot called `tag`; `vdi` goes on as the working VDI. Waits for
 /// writes under way in other threads. A non-NULL `snap_vdi` opens the snapshot.
 ///
 /// Where another client takes a snapshot at the same time, one of the two puts right what the
-/// server makes of that; an extra snapshot without a tag may stay.
+/// server makes of that; an extra snapshot without a tag may stay. Putting it right may take ten
+/// seconds beyond sd_set_timeout().
 ///
 /// A tag that is a number is better avoided: other tools take it for the id of a snapshot.
 ///
@@ -60,14 +62,17 @@ unsafe fn create(
     // SAFETY: as the caller promises.
     let (tag, out) = unsafe { (entry::tag(tag)?.to_vec(), Out::optional(snap_vdi)) };
     let wanted = out.is_some();
-    form.begin(&client, 0)?.run(
+    form.begin(&client, 0)?.beyond(UNDO_LIMIT).run(
         move |op| async move {
             let vid = client.snapshot(&op, &vdi, &tag).await?;
             if !wanted {
                 return Ok(None);
             }
-            let snapshot = client.open_snapshot_vid(&op, *vdi.name(), vid).await?;
-            entry::new_vdi(&client, &op, snapshot).await.map(Some)
+            let opened = pin!(async {
+                let snapshot = client.open_snapshot_vid(&op, *vdi.name(), vid).await?;
+                entry::new_vdi(&client, &op, snapshot).await
+            });
+            client.cluster.bounded(&op, opened).await.map(Some)
         },
         move |handle| entry::give(handle, out),
     )

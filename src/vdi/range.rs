@@ -254,8 +254,8 @@ impl Vdi {
             return Ok(self.cut_off_tree(cluster, op, first).await?);
         }
         let (first, end) = (first as u32, end as u32);
-        // Before the first entry changes: however far this comes, nothing known is outdated.
-        self.forget_map();
+        // However far this comes, nothing that is known afterwards is outdated.
+        let _outdated = Outdated(self);
         // What is ours and goes must be gone before it is created again.
         let (removals, mut own) = (&self.servers.removals, Vec::new());
         let add = |oid| {
@@ -265,6 +265,15 @@ impl Vdi {
         empty_map(cluster, op, view.vid, first..end, true, add).await?;
         removals.begun(own);
         Ok(())
+    }
+}
+
+/// What readers learn of the map meanwhile is to be forgotten, however that ends.
+struct Outdated<'a>(&'a Vdi);
+
+impl Drop for Outdated<'_> {
+    fn drop(&mut self) {
+        self.0.forget_map();
     }
 }
 

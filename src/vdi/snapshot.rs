@@ -1,5 +1,6 @@
 //! Snapshots: taking, opening, listing, rolling back, deleting them, and cloning (5.8 to 5.12).
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use sheepdog_proto::header::VdiArm;
@@ -9,7 +10,7 @@ use sheepdog_proto::{InodeHeader, MAX_COPIES, SdResult, Vid, field_text};
 use super::displaced::{Family, MAX_ATTEMPTS, OVERTAKEN, PUT_BACK, at_once, is_going};
 use super::entries::scan;
 use super::inode::{self, Name, NewVdi, Which, answered};
-use super::{Client, Opened, Vdi, list};
+use super::{Client, Opened, UNDO_LIMIT, Vdi, list};
 use crate::clock::Instant;
 use crate::cluster::Op;
 use crate::error::{Error, Refusal, Result};
@@ -17,7 +18,8 @@ use crate::exec::lock;
 
 impl Client {
     /// Makes what `vdi` holds now a snapshot with `tag`; `vdi` goes on as the working VDI. Returns
-    /// the snapshot's VDI id.
+    /// the snapshot's VDI id. Ends by the operation's deadline by itself, but for what a NEW_VDI that
+    /// was sent by then needs to be put right.
     pub async fn snapshot(&self, op: &Op, vdi: &Vdi, tag: &[u8]) -> Result<Vid> {
         vdi.check_writable()?;
         if tag.is_empty() {
@@ -25,24 +27,27 @@ impl Client {
         }
         let wanted = Which::snapshot(tag, 0)?;
         let cluster = &self.cluster;
-        let family = Family { cluster, op, name: &vdi.name };
-        self.servers.strays.release(cluster, op).await?;
-        self.tag_is_free(op, &vdi.name, &wanted).await?;
-        // A 1.0 server overwrites map updates that come in while it takes a snapshot (4.2).
-        let _still = vdi.still().await;
+        let begin = pin!(async {
+            self.tag_is_free(op, &vdi.name, &wanted).await?;
+            // A 1.0 server overwrites map updates that come in while it takes a snapshot (4.2).
+            Ok(vdi.still().await)
+        });
+        let _still = cluster.bounded(op, begin).await?;
+        let longer = &op.extended(UNDO_LIMIT);
+        let family = Family { cluster, op: longer, name: &vdi.name };
         for _ in 0..MAX_ATTEMPTS {
-            let (vid, header) = vdi.catch_up(cluster, op).await?;
+            let (vid, header) = cluster.bounded(op, pin!(vdi.catch_up(cluster, op))).await?;
             if header.store_policy != STORE_ARRAY {
                 // Servers do not count the references of a hypervolume (3.9).
                 return Err(Error::Refused(Refusal::NoSupport));
             }
             let arm = VdiArm { snapid: 1.into(), ..inode::derived(&header, vid) };
-            let new = match inode::new_vdi(cluster, op, &vdi.name, arm, Some(vid)).await {
+            let new = match inode::new_vdi(cluster, longer, &vdi.name, arm, Some(vid)).await {
                 Ok(NewVdi::Made(new)) => new,
                 // Another client's it has its tag soon; two that took it for theirs would overwrite
                 // each other's.
                 Ok(NewVdi::Found(new)) => {
-                    cluster.sleep_until(op, Instant::now() + PUT_BACK).await?;
+                    cluster.sleep_until(longer, Instant::now() + PUT_BACK).await?;
                     new
                 }
                 result if answered(&result, SdResult::VDI_EXIST) => continue,
@@ -57,13 +62,16 @@ impl Client {
                 // Another client was faster: this was none of the VDI that we wanted.
                 guard.keep();
                 Box::pin(family.put_back(new, displaced)).await?;
-                Box::pin(self.discard_wrong(op, &vdi.name, new)).await?;
+                Box::pin(self.discard_wrong(longer, &vdi.name, new)).await?;
                 continue;
             }
             family.keep_size(arm.vdi_size.get(), &old, (new, &made)).await?;
             guard.keep();
-            vdi.switch_to(cluster, op, new).await?;
-            if self.tag(op, &vdi.name, vid, &wanted).await? {
+            let end = pin!(async {
+                vdi.switch_to(cluster, op, new).await?;
+                self.tag(op, &vdi.name, vid, &wanted).await
+            });
+            if cluster.bounded(op, end).await? {
                 return Ok(vid);
             }
         }

@@ -130,6 +130,8 @@ pub struct Frame {
     pub clients: usize,
     /// The servers have the hazards that no client can prevent.
     pub hazards: bool,
+    /// A server refuses as of a snapshot what it has carried out.
+    pub lies: bool,
     /// The answer to a LOCK_VDI may have been lost.
     pub lost_lock: bool,
     /// Steps of servers can take longer than what is slow.
@@ -1360,7 +1362,7 @@ impl<'a> Judge<'a> {
             && self.records.iter().any(|record| {
                 matches!(record.action, Action::Snapshot { .. } | Action::Rollback { .. })
             });
-        if !broken_off && !moved && !self.frame.kills {
+        if !broken_off && !moved && !self.frame.kills && !self.frame.lies {
             let beside = self.is_written_beside_deletion();
             for what in rest.left.iter().chain(rest.unnamed.iter().filter(|_| !beside)) {
                 self.fail(Kind::Leak, what.clone());

@@ -502,7 +502,7 @@ impl Player {
         client.cluster.set_timeout_ms(op.deadline);
         let (id, drop_at) = (op.id, op.drop_at);
         // It keeps to its time limit by itself, but for what it undoes.
-        let creates = matches!(op.action, Action::Create { .. });
+        let creates = matches!(op.action, Action::Create { .. } | Action::Snapshot { .. });
         let bounded = client.clone();
         let spawned = client.cluster.spawn(
             move |bounds: Bounds| async move {
@@ -757,6 +757,8 @@ impl Player {
     fn frame(&self) -> Frame {
         let config = &self.schedule.config;
         let kills = |fault: &Fault| matches!(fault, Fault::Kill { .. });
+        let readonly = sheepdog_proto::SdResult::READONLY.0;
+        let lies = |fault: &Fault| matches!(fault, Fault::Answer { result, executed: true, .. } if *result == readonly);
         Frame {
             lock: config.lock,
             // Each object is on a node that answers.
@@ -765,6 +767,7 @@ impl Player {
             kills: self.schedule.faults.iter().any(kills),
             clients: config.clients,
             hazards: config.hazards,
+            lies: self.schedule.faults.iter().any(lies),
             lost_lock: self.world.lost_lock(),
             slow_servers: config.delays.step.max(config.delays.tail) > Duration::from_millis(100),
         }
