@@ -32,7 +32,7 @@ transcript-dog-geometry transcript-qemu: superset := --superset
 .DELETE_ON_ERROR:
 .PHONY: help deps deps-demo build demo test test-more lint test-rust test-model test-c test-c-mimic \
         test-valgrind test-asan test-tsan check-symbols test-install test-target test-readme test-tgt \
-        transcripts soak soak-lamb bench-lamb bench-instructions torture sim sim-more sim-soak sim-mutants sim-model install uninstall clean \
+        transcripts soak soak-lamb bench-lamb bench-instructions bench-beside torture sim sim-more sim-soak sim-mutants sim-model install uninstall clean \
         cargo
 
 help:
@@ -53,6 +53,7 @@ help:
 	@echo 'make soak           two random clients against a model (SOAK_SECONDS, SD_TEST_ADDR)'
 	@echo 'make soak-lamb      lamb killed again and again, and without power (LAMB_KILLS, LAMB_POWER_LOSSES)'
 	@echo 'make bench-lamb     what lamb does in a second (SHEEP=path: beside a real server)'
+	@echo 'make bench-beside   asynchronous reads beside threads that wait, as a part of those alone'
 	@echo 'make bench-instructions   what a read or write takes in the program, in instructions'
 	@echo 'make torture        gateways that stop under writers (SD_TEST_ADDR, SD_TEST_PIDS, TORTURE_SECONDS)'
 	@echo 'make install        to PREFIX ($(PREFIX)), below DESTDIR; also libdir includedir bindir mandir'
@@ -193,11 +194,16 @@ bench-lamb: build
 
 # Instructions for a small read or write, against those in bench/instructions.json (UPDATE=1 writes
 # them anew): the same on every machine, whatever else it does.
-build/bench/hot: bench/hot.c include/sheepdog.h build
+build/bench/%: bench/%.c include/sheepdog.h build
 	@mkdir -p $(@D)
-	$(CC) -O2 -Wall -Wextra -Iinclude $< -o $@ -Lbuild/lib -lsheepdog -Wl,-rpath,$(CURDIR)/build/lib
+	$(CC) -O2 -Wall -Wextra -pthread -Iinclude $< -o $@ \
+	    -Lbuild/lib -lsheepdog -Wl,-rpath,$(CURDIR)/build/lib
 bench-instructions: build/bench/hot
 	tools/with-lamb.sh bench/instructions.py {} $< bench/instructions.json
+
+# What threads that read and wait cost the asynchronous reads of the same handle.
+bench-beside: build/bench/beside
+	tools/with-lamb.sh $< {}
 
 # Gateways that are stopped and go on under verified writers, on the cluster at SD_TEST_ADDR whose
 # gateways have the process ids SD_TEST_PIDS; see tests/torture.rs for what else can be said.

@@ -42,6 +42,8 @@ impl Inbox {
 enum Plan {
     /// Somebody was woken without waiting.
     None,
+    /// Not at all: a dispatch will come.
+    Leave,
     /// In a receive on the only socket there is: one system call for wait and data.
     Recv(LinkId, Arc<Socket>),
     Poll(Vec<(LinkId, Arc<Socket>, Interest)>, Duration),
@@ -63,6 +65,7 @@ impl Reactor for Cluster {
         inbox.wake();
         match plan {
             Plan::None => {}
+            Plan::Leave => return Turn::Leave,
             Plan::Recv(..) if me.is_woken() => {}
             Plan::Recv(link, socket) => {
                 let received = socket.recv(&mut inbox.bytes, true);
@@ -124,6 +127,10 @@ impl Cluster {
         }
         if !inbox.woken.is_empty() {
             return Plan::None;
+        }
+        // To be woken together with whoever dispatches, and to find that out, costs both.
+        if self.is_anothers() {
+            return Plan::Leave;
         }
         let until = next.map_or(now + POLL_LIMIT, |at| at.min(now + POLL_LIMIT));
         let mut links = core.links.iter().filter(|(_, l)| !matches!(l.state, LinkState::Down(..)));
