@@ -85,7 +85,7 @@ impl Vdi {
         let header = match self.read_again(cluster, op).await {
             // Frozen by another's snapshot: the next write will find out, and this is no write.
             Err(Error::Refused(Refusal::NoVdi)) if self.which == Which::WORKING => {
-                self.servers.strays.release(cluster, op).await?;
+                self.servers.strays.put_right(cluster, op).await;
                 let vid = inode::lookup(cluster, op, &self.name, &self.which).await?;
                 Vdi::read_checked(cluster, op, vid, &self.name, &self.which).await?
             }

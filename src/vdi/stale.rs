@@ -123,7 +123,7 @@ impl Vdi {
         let family = Family { cluster, op, name: &self.name };
         let limit = Instant::now() + PUT_BACK;
         // It may be of our own making, and not be right yet.
-        self.servers.strays.release(cluster, op).await?;
+        self.servers.strays.put_right(cluster, op).await;
         loop {
             let vid = inode::lookup(cluster, op, &self.name, &self.which).await?;
             let header = Vdi::read_checked(cluster, op, vid, &self.name, &self.which).await?;

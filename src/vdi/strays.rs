@@ -49,6 +49,13 @@ impl Strays {
         result
     }
 
+    /// As [`Strays::release`], for whoever has other things to do.
+    pub async fn put_right(&self, cluster: &Cluster, op: &Op) {
+        if let Err(error) = Box::pin(self.release(cluster, op)).await {
+            log::warn!("what was left by an operation that was given up stays for now: {error}");
+        }
+    }
+
     /// Gives back the locks that nobody needs, and puts VDIs right.
     pub async fn release(&self, cluster: &Cluster, op: &Op) -> Result<()> {
         while let Some(stray) = self.gather(cluster) {
