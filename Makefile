@@ -32,8 +32,8 @@ transcript-dog-geometry transcript-qemu: superset := --superset
 .DELETE_ON_ERROR:
 .PHONY: help deps deps-demo build demo test test-more lint test-rust test-model test-c test-c-mimic \
         test-valgrind test-asan test-tsan check-symbols test-install test-target test-readme test-tgt \
-        transcripts soak soak-lamb bench-lamb bench-instructions bench-beside torture sim sim-more sim-soak sim-mutants sim-model install uninstall clean \
-        cargo
+        transcripts soak soak-lamb bench-lamb bench-instructions bench-beside torture sim sim-more \
+        sim-soak sim-mutants sim-model install uninstall clean cargo nbdkit-plugin test-nbdkit install-nbdkit
 
 help:
 	@echo 'make build          the library, build/lib, and the server lamb, build/bin'
@@ -41,11 +41,13 @@ help:
 	@echo 'make test           finds nearly everything, in some minutes; the parts:'
 	@echo '    lint test-rust sim sim-model test-c check-symbols test-install test-readme'
 	@echo 'make test-more      what takes longer; together every test there is; the parts:'
-	@echo '    test-model sim-more test-c-mimic test-valgrind test-asan test-target test-tgt'
-	@echo '    transcripts (or one: transcript-qemu)'
+	@echo '    test-model sim-more test-c-mimic test-valgrind test-asan test-tsan test-target test-tgt'
+	@echo '    test-nbdkit transcripts (or one: transcript-qemu) bench-instructions'
 	@echo 'make test-c         the C tests (SD_TEST_ADDR=host:port for a server other than lamb,'
 	@echo '                    SD_TEST_DOG=path of its dog for the tests of both on one cluster)'
 	@echo 'make test-asan      the C tests with the address and undefined behaviour sanitizers'
+	@echo 'make nbdkit-plugin  build/nbdkit, for nbdkit; make install-nbdkit, as root'
+	@echo 'make test-nbdkit    qemu-io, qemu-img, nbdcopy and fio on the plugin'
 	@echo 'make test-tsan      the C tests with the thread sanitizer'
 	@echo 'make test-tgt       a SCSI test suite against tgtd, a Sheepdog client of others, on lamb'
 	@echo 'make sim            the library against simulated servers, for SIM_SECONDS; sim-soak: for an hour'
@@ -101,6 +103,14 @@ build/bin/lamb: build/cargo/lamb
 	@mkdir -p $(@D)
 	cp -f $< $@
 
+# For nbdkit (plugins/nbdkit), where its header is.
+nbdkit_plugin := build/nbdkit/nbdkit-sheepdog-plugin.so
+nbdkit-plugin: $(nbdkit_plugin)
+$(nbdkit_plugin): plugins/nbdkit/sheepdog.c include/sheepdog.h build
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O2 -Wall -Wextra -fPIC -shared -pthread -DSD_PLUGIN_VERSION='"$(version)"' \
+	    $(shell pkg-config --cflags nbdkit 2>/dev/null) -Iinclude $< -o $@ -Lbuild/lib -lsheepdog
+
 # --- Trying ---
 
 build/examples/quickstart: examples/quickstart.c include/sheepdog.h build
@@ -120,7 +130,7 @@ test: deps build lint test-rust sim sim-model test-c check-symbols test-install 
 
 # The recorded sessions are here as the tests of lamb, in test-rust, play them, too.
 test-more: deps build test-model sim-more test-c-mimic test-valgrind test-asan test-tsan test-target \
-           test-tgt transcripts bench-instructions
+           test-tgt test-nbdkit transcripts bench-instructions
 	@echo 'make test-more: everything passed'
 
 lint:
@@ -262,6 +272,11 @@ test-readme: build
 test-tgt: build
 	tools/test-tgt.sh
 
+# Clients of other people on the plugin, which finds the library as it would where it is installed.
+test-nbdkit: export LD_LIBRARY_PATH := $(CURDIR)/build/lib
+test-nbdkit: $(nbdkit_plugin)
+	plugins/nbdkit/test.sh $(CURDIR)/$(nbdkit_plugin) $(CURDIR)/build/bin/lamb
+
 transcripts: $(addprefix transcript-,$(transcripts))
 transcript-%: build
 	tools/with-lamb.sh python3 tests/transcripts/replay.py {} tests/transcripts/$*.jsonl $(superset)
@@ -299,6 +314,14 @@ install:
 	    -e 's|@version@|$(version)|' pkgconfig/libsheepdog.pc.in \
 	    > $(call below,$(libdir)/pkgconfig/libsheepdog.pc)
 	chmod 644 $(call below,$(libdir)/pkgconfig/libsheepdog.pc)
+
+# What make nbdkit-plugin made, where nbdkit looks for it.
+install-nbdkit: plugindir ?= $(shell pkg-config --variable=plugindir nbdkit)
+install-nbdkit:
+	@test -e $(nbdkit_plugin) || { echo 'install-nbdkit: run make nbdkit-plugin first' >&2; exit 1; }
+	install -d -m 755 $(call below,$(plugindir)) $(call below,$(mandir)/man1)
+	install -m 755 $(nbdkit_plugin) $(call below,$(plugindir))
+	install -m 644 plugins/nbdkit/nbdkit-sheepdog-plugin.1 $(call below,$(mandir)/man1)
 
 uninstall:
 	rm -f $(foreach file,$(notdir $(shared)) $(soname) libsheepdog.so libsheepdog.a \

@@ -17,8 +17,10 @@ commands="cc:gcc"
 libraries=
 if [ "${1:-}" != demo ]; then
     commands="$commands g++:g++ readelf:binutils cmake:cmake pkg-config:pkg-config python3:python3
-        valgrind:valgrind tgtd:tgt iscsi-test-cu:libiscsi-bin"
-    libraries="libevent_core:libevent-dev libuv:libuv1-dev glib-2.0:libglib2.0-dev"
+        valgrind:valgrind tgtd:tgt iscsi-test-cu:libiscsi-bin nbdkit:nbdkit nbdcopy:libnbd-bin
+        fio:fio qemu-io:qemu-utils mkfs.ext4:e2fsprogs"
+    libraries="libevent_core:libevent-dev libuv:libuv1-dev glib-2.0:libglib2.0-dev
+        nbdkit:nbdkit-plugin-dev"
     echo '#include <ev.h>' | cc -E -x c - >/dev/null 2>&1 || packages="$packages libev-dev"
     # A test starts the program; that the shell has a command of this name says nothing.
     env kill -l >/dev/null 2>&1 || packages="$packages procps"
