@@ -163,5 +163,5 @@ stop_nbdkit
 for wrong in snapshot=tag id=0 create=1G 'sheepdog:disk' 'sheepdog+unix:///disk' nonsense=1; do
     refuses 'error:' nbdkit "$plugin" "$wrong" --run 'true'
 done
-refuses 'connecting' nbdkit "$plugin" addr=127.0.0.1:1 timeout=1 vdi=disk --run 'true'
+refuses 'connecting' nbdkit --foreground --unix wrong.sock "$plugin" addr=127.0.0.1:1 timeout=1 vdi=disk
 echo 'test-nbdkit: passed'
