@@ -650,9 +650,9 @@ impl Player {
             }
             Action::OpenSnap { name, which, .. } => task!(|op| {
                 let vdi = client.open_snapshot(op, vdi_name(name), vdi_which(which)).await?;
-                let opened = Opened(&client, vec![vdi.clone()]);
+                let mut opened = Opened(&client, vec![vdi.clone()]);
                 let info = info(&client, op, &vdi).await?;
-                std::mem::forget(opened);
+                opened.1.clear();
                 Ok((info, Some(vdi)))
             }),
             Action::Snapshots { name } => task!(|op| {
@@ -1014,7 +1014,7 @@ fn nothing(_: ()) -> Given {
     (Seen::Nothing, None)
 }
 
-/// Snapshots that were opened for an operation, closed again with it.
+/// Snapshots that were opened for an operation, closed again with it unless they are taken out.
 struct Opened<'a>(&'a Client, Vec<Arc<Vdi>>);
 
 impl Drop for Opened<'_> {
