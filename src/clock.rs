@@ -34,6 +34,7 @@ impl Instant {
         self.saturating_duration_since(earlier)
     }
 
+    #[cfg(test)]
     pub fn elapsed(self) -> Duration {
         Instant::now().saturating_duration_since(self)
     }

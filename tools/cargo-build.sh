@@ -1,7 +1,7 @@
 #!/bin/sh
 # usage: cargo-build.sh DIRECTORY
 #
-# Builds the library and lamb with cargo and copies both to DIRECTORY. Where cargo puts what it
+# Builds the library, without the API for Rust programs, and lamb with cargo and copies both to DIRECTORY. Where cargo puts what it
 # makes depends on CARGO_TARGET_DIR, on CARGO_BUILD_TARGET and on configuration files of its own, so it is
 # asked. What has not changed is not copied, so that nothing is linked anew.
 set -eu
@@ -17,7 +17,7 @@ trap 'rm -f "$messages"' EXIT
 trap 'exit 130' HUP INT TERM
 mkdir -p "$directory"
 # shellcheck disable=SC2086 # a command, perhaps with options
-${CARGO:-cargo} build --release --message-format json-render-diagnostics >"$messages"
+${CARGO:-cargo} build --release --no-default-features --message-format json-render-diagnostics >"$messages"
 
 for name in libsheepdog.a lamb; do
     made=$(sed -n "s|^{\"reason\":\"compiler-artifact\".*\"\([^\"]*/$name\)\".*|\1|p" "$messages")

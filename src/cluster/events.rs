@@ -147,6 +147,11 @@ impl Cluster {
         }
     }
 
+    /// Ends one wait.
+    pub fn ring(&self) {
+        self.bell.set();
+    }
+
     /// The descriptor of the bell: an eventfd, each unit of which ends one wait.
     pub fn bell(&self) -> RawFd {
         self.bell.fd()
