@@ -33,7 +33,8 @@ transcript-dog-geometry transcript-qemu: superset := --superset
 .PHONY: help deps deps-demo build demo test test-more lint test-rust test-model test-c test-c-mimic \
         test-valgrind test-asan test-tsan check-symbols test-install test-target test-readme test-tgt \
         transcripts soak soak-lamb bench-lamb bench-instructions bench-beside torture sim sim-more \
-        sim-soak sim-mutants sim-model install uninstall clean cargo nbdkit-plugin test-nbdkit install-nbdkit
+        sim-soak sim-mutants sim-model install uninstall clean cargo nbdkit-plugin test-nbdkit install-nbdkit \
+        crook test-crook bench-crook install-crook
 
 help:
 	@echo 'make build          the library, build/lib, and the server lamb, build/bin'
@@ -47,6 +48,9 @@ help:
 	@echo '                    SD_TEST_DOG=path of its dog for the tests of both on one cluster)'
 	@echo 'make test-asan      the C tests with the address and undefined behaviour sanitizers'
 	@echo 'make nbdkit-plugin  build/nbdkit, for nbdkit; make install-nbdkit, as root'
+	@echo 'make crook          build/bin/crook, the command-line tool; make install-crook, as root'
+	@echo 'make test-crook     its tests (SD_TEST_DOG and SD_TEST_ADDR: beside dog as well)'
+	@echo 'make bench-crook    its copies beside those of nbdcopy'
 	@echo 'make test-nbdkit    qemu-io, qemu-img, nbdcopy and fio on the plugin'
 	@echo 'make test-tsan      the C tests with the thread sanitizer'
 	@echo 'make test-tgt       a SCSI test suite against tgtd, a Sheepdog client of others, on lamb'
@@ -102,6 +106,23 @@ build/lib/libsheepdog.so: build/lib/$(soname)
 build/bin/lamb: build/cargo/lamb
 	@mkdir -p $(@D)
 	cp -f $< $@
+
+# The command-line tool, and what shells complete of it.
+crook: build/bin/crook $(addprefix build/completions/,crook.bash _crook crook.fish)
+build/bin/crook: cargo-crook
+	@mkdir -p $(@D)
+	CARGO='$(CARGO)' CC='$(CC)' tools/cargo-build.sh build/cargo crook
+	cmp -s build/cargo/crook $@ || cp -f build/cargo/crook $@
+.PHONY: cargo-crook
+cargo-crook:
+build/completions/crook.bash: completions = bash
+build/completions/_crook: completions = zsh
+build/completions/crook.fish: completions = fish
+build/completions/%: build/bin/crook
+	@mkdir -p $(@D)
+	$(CROOK) completions $(completions) > $@
+# Where that one is of another machine: one that runs here.
+CROOK ?= build/bin/crook
 
 # For nbdkit (plugins/nbdkit), where its header is.
 nbdkit_plugin := build/nbdkit/nbdkit-sheepdog-plugin.so
@@ -272,6 +293,15 @@ test-readme: build
 test-tgt: build
 	tools/test-tgt.sh
 
+# What `make test-rust` runs of it, alone.
+test-crook: build
+	LAMB=$(CURDIR)/build/bin/lamb $(CARGO) test --package crook
+
+# crook cp and nbdcopy, in turn, between the same file and VDIs of the same lamb.
+bench-crook: build crook $(nbdkit_plugin)
+	LD_LIBRARY_PATH=$(CURDIR)/build/lib LAMB_OPTION=--no-sync tools/with-lamb.sh \
+	    tools/bench-crook.sh {} $(CURDIR)/build/bin/crook $(CURDIR)/$(nbdkit_plugin)
+
 # Clients of other people on the plugin, which finds the library as it would where it is installed.
 test-nbdkit: export LD_LIBRARY_PATH := $(CURDIR)/build/lib
 test-nbdkit: $(nbdkit_plugin)
@@ -323,12 +353,31 @@ install-nbdkit:
 	install -m 755 $(nbdkit_plugin) $(call below,$(plugindir))
 	install -m 644 plugins/nbdkit/nbdkit-sheepdog-plugin.1 $(call below,$(mandir)/man1)
 
+# What make crook made.
+datadir ?= $(PREFIX)/share
+install-crook:
+	@test -e build/bin/crook || { echo 'install-crook: run make crook first' >&2; exit 1; }
+	install -d -m 755 $(call below,$(bindir)) $(call below,$(mandir)/man1) \
+	    $(call below,$(datadir)/bash-completion/completions) \
+	    $(call below,$(datadir)/zsh/site-functions) \
+	    $(call below,$(datadir)/fish/vendor_completions.d)
+	install -m 755 build/bin/crook $(call below,$(bindir))
+	install -m 644 man/crook.1 $(call below,$(mandir)/man1)
+	install -m 644 build/completions/crook.bash \
+	    $(call below,$(datadir)/bash-completion/completions/crook)
+	install -m 644 build/completions/_crook $(call below,$(datadir)/zsh/site-functions)
+	install -m 644 build/completions/crook.fish $(call below,$(datadir)/fish/vendor_completions.d)
+
 uninstall:
 	rm -f $(foreach file,$(notdir $(shared)) $(soname) libsheepdog.so libsheepdog.a \
 	    pkgconfig/libsheepdog.pc,$(call below,$(libdir)/$(file)))
 	rm -f $(foreach file,$(notdir $(wildcard include/*.h)),$(call below,$(includedir)/$(file)))
 	rm -f $(call below,$(bindir)/lamb) $(call below,$(mandir)/man3/libsheepdog.3) \
 	    $(call below,$(mandir)/man8/lamb.8)
+	rm -f $(call below,$(bindir)/crook) $(call below,$(mandir)/man1/crook.1) \
+	    $(call below,$(datadir)/bash-completion/completions/crook) \
+	    $(call below,$(datadir)/zsh/site-functions/_crook) \
+	    $(call below,$(datadir)/fish/vendor_completions.d/crook.fish)
 
 clean:
 	rm -rf build

@@ -1,7 +1,8 @@
 #!/bin/sh
-# usage: cargo-build.sh DIRECTORY
+# usage: cargo-build.sh DIRECTORY [crook]
 #
-# Builds the library, without the API for Rust programs, and lamb with cargo and copies both to DIRECTORY. Where cargo puts what it
+# Builds the library, without the API for Rust programs, and lamb with cargo, or the
+# program crook, and copies what that makes to DIRECTORY. Where cargo puts what it
 # makes depends on CARGO_TARGET_DIR, on CARGO_BUILD_TARGET and on configuration files of its own, so it is
 # asked. What has not changed is not copied, so that nothing is linked anew.
 set -eu
@@ -16,10 +17,16 @@ messages=$(mktemp)
 trap 'rm -f "$messages"' EXIT
 trap 'exit 130' HUP INT TERM
 mkdir -p "$directory"
+names="libsheepdog.a lamb"
+options="--release --no-default-features"
+if [ "${2:-}" = crook ]; then
+    names=crook
+    options="--profile tool --package crook"
+fi
 # shellcheck disable=SC2086 # a command, perhaps with options
-${CARGO:-cargo} build --release --no-default-features --message-format json-render-diagnostics >"$messages"
+${CARGO:-cargo} build $options --message-format json-render-diagnostics >"$messages"
 
-for name in libsheepdog.a lamb; do
+for name in $names; do
     made=$(sed -n "s|^{\"reason\":\"compiler-artifact\".*\"\([^\"]*/$name\)\".*|\1|p" "$messages")
     if [ ! -f "$made" ]; then
         echo "cargo-build: cargo made not one $name but: ${made:-none}" >&2

@@ -1,4 +1,5 @@
-// Included by the examples of the documentation: a lamb for each, which is gone afterwards.
+// Included by the examples of the documentation, and by tests of the Rust API and of crook: a lamb for
+// each, which is gone afterwards.
 
 mod doc {
     use std::io::{BufRead, BufReader};
@@ -12,27 +13,37 @@ mod doc {
         address: String,
     }
 
+    /// The lamb that LAMB names, or that `make build` has made.
+    fn lamb() -> Option<PathBuf> {
+        let built = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|up| up.join("build/bin/lamb"));
+        let named = std::env::var_os("LAMB").map(PathBuf::from);
+        named.into_iter().chain(built).find(|path| path.exists())
+    }
+
+    /// Where there is no lamb the example ends here, and says so.
     #[allow(dead_code)]
     pub fn server() -> Server {
+        if lamb().is_none() {
+            eprintln!("skipped: no lamb, make build makes one");
+            std::process::exit(0);
+        }
         server_with(&[])
     }
 
-    /// The lamb that LAMB names, or that `make build` has made. Where there is none the example ends
-    /// here, and says so.
     pub fn server_with(options: &[&str]) -> Server {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let built = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|up| up.join("build/bin/lamb"));
-        let named = std::env::var_os("LAMB").map(PathBuf::from);
-        let Some(lamb) = named.into_iter().chain(built).find(|path| path.exists()) else {
-            eprintln!("skipped: no lamb, make build makes one");
-            std::process::exit(0);
-        };
+        let lamb = lamb().expect("no lamb: make build makes one, LAMB names another");
         let name = format!("sheepdog-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let directory = std::env::temp_dir().join(name);
+        let (child, address) = start(&lamb, options, &directory);
+        Server { child, directory, address }
+    }
+
+    fn start(lamb: &Path, options: &[&str], directory: &Path) -> (Child, String) {
         let mut child = Command::new(lamb)
             .args(["--listen", "127.0.0.1:0"])
             .args(options)
-            .arg(&directory)
+            .arg(directory)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -43,7 +54,7 @@ mod doc {
             .filter_map(|line| line.strip_prefix("lamb: listening on ").map(String::from))
             .find(|address| !address.contains('/'))
             .unwrap();
-        Server { child, directory, address }
+        (child, address)
     }
 
     #[allow(dead_code)]
@@ -52,8 +63,20 @@ mod doc {
             &self.address
         }
 
+        pub fn directory(&self) -> &Path {
+            &self.directory
+        }
+
         pub fn socket(&self) -> String {
             format!("unix:{}", self.directory.join("sock").display())
+        }
+
+        /// Kills it, and starts it again on what it has stored, where its socket was.
+        pub fn restart(&mut self, options: &[&str], meanwhile: impl FnOnce(&Path)) {
+            self.end();
+            meanwhile(&self.directory);
+            let lamb = lamb().expect("it was there");
+            (self.child, self.address) = start(&lamb, options, &self.directory);
         }
 
         /// Stops it: it answers nobody from now on.

@@ -21,7 +21,8 @@ pub fn run(session: &Session, output: &Output, command: Snap) -> Result<()> {
     }
 }
 
-/// Whoever writes to the VDI may go on with that: to take a snapshot needs no lock.
+/// Takes the lock of the VDI for that time, where the cluster has locks: code 6 where another client
+/// has it.
 fn create(session: &Session, output: &Output, name: &str, tag: &str) -> Result<()> {
     let take = async {
         let vdi = session.cluster.open(name).await?;
