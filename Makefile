@@ -220,7 +220,7 @@ soak-lamb: build
 	    --nocapture --test-threads 1
 
 bench-lamb: build
-	$(CARGO) build --release --package lamb --example bench
+	$(CARGO) build --release --package lamb --example bench-lamb
 	CARGO='$(CARGO)' tools/bench-lamb.sh $(SHEEP)
 
 # Instructions for a small read or write, against those in bench/instructions.json (UPDATE=1 writes
