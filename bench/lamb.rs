@@ -19,6 +19,8 @@ use sheepdog_proto::{NAME_LEN, Oid, Request, Response, SdResult, Vid, name_field
 
 const OBJECTS: u32 = 64;
 const OBJECT: u64 = 4 << 20;
+/// Objects that a round creates at most: servers may take the space of each as a whole.
+const MOST_CREATED: u32 = 1000;
 /// Seconds of a tick of /proc/PID/stat, which Linux has had since 2.6.
 const TICK: f64 = 0.01;
 
@@ -208,33 +210,27 @@ impl Server {
                 }
             }
             done += due;
-            if start.elapsed() >= time {
+            if start.elapsed() >= time || first > 0 && done >= MOST_CREATED {
                 break;
             }
         }
         let took = (done, start.elapsed().as_secs_f64(), self.cpu() - cpu);
         (0..(begun - first - done) * answers).for_each(|_| _ = self.receive());
-        if first > 0 {
-            self.remove(first..begun, kind);
-        }
+        (first > 0).then(|| self.remove(first..begun, kind));
         took
     }
 
     /// Removes objects that were created, for the next round to create them.
     fn remove(&mut self, indexes: Range<u32>, kind: Kind) {
-        let indexes: Vec<u32> = indexes.collect();
-        let zeros = [0; 4];
+        let (vid, indexes) = (self.vid, indexes.collect::<Vec<_>>());
         for some in indexes.chunks(64) {
-            let (vid, mut requests) = (self.vid, Vec::new());
-            for &index in some {
-                if kind == Kind::Map {
-                    let at = map_entry_offset(index);
-                    requests.push(request(op::WRITE_OBJ, FLAG_WRITE, vid.inode(), at, 4));
-                } else {
-                    requests.push(request(op::REMOVE_OBJ, 0, vid.data(index), 0, 0));
-                }
-            }
-            self.send(&requests, &zeros);
+            let unmap = |at| request(op::WRITE_OBJ, FLAG_WRITE, vid.inode(), at, 4);
+            let requests = some.iter().map(|&index| match kind {
+                Kind::Map => unmap(map_entry_offset(index)),
+                _ => request(op::REMOVE_OBJ, 0, vid.data(index), 0, 0),
+            });
+            let requests: Vec<_> = requests.collect();
+            self.send(&requests, &[0; 4]);
             requests.iter().for_each(|_| _ = self.receive());
         }
     }
