@@ -93,7 +93,7 @@ impl Server {
         stream.set_nodelay(true).expect("a TCP socket");
         let name = format!("bench-{}", std::process::id());
         let name = name_field(name.as_bytes()).expect("short");
-        let (received, data) = (vec![0; 1 << 20], vec![1; OBJECT as usize]);
+        let (received, data) = (vec![0; 256 << 10], vec![1; OBJECT as usize]);
         let (vid, start, end, skip) = (Vid::NONE, 0, 0, 0);
         let mut server = Server { stream, pid, vid, name, received, start, end, skip, data };
         let size = OBJECT * (1 << 19);
