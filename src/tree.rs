@@ -311,8 +311,18 @@ impl Draft<'_> {
                         Seat::Full => {
                             // Both halves are new nodes: as long as the old root is stored, its
                             // nodes stay what they are.
-                            let leaves = std::mem::take(self.leaves_mut(oid)?);
+                            let below = at.checked_sub(1).map(|before| children[before].max_idx);
+                            let is_last = at + 1 == children.len();
+                            let mut leaves = std::mem::take(self.leaves_mut(oid)?);
                             self.plan.nodes.retain(|node| node.oid != oid);
+                            // What is out of the node's range is found by nobody, and would put the
+                            // root out of order. But the last one takes in what a writer that died
+                            // has left without the root's knowledge.
+                            leaves.retain(|leaf| {
+                                below.is_none_or(|below| below.get() < leaf.idx.get())
+                                    && (is_last || leaf.idx.get() <= max)
+                            });
+                            let max = leaves.last().map_or(max, |leaf| leaf.idx.get().max(max));
                             let halves = self.split(leaves, max)?;
                             if let Root::Children(children) = self.root() {
                                 children.splice(at..=at, halves);
@@ -603,6 +613,46 @@ mod tests {
         assert_eq!(children.last().unwrap().max_idx.get(), u32::MAX);
         assert_eq!(stored.tree().find(u32::MAX), Ok(own()));
         assert_eq!(stored.tree().find(u32::MAX - 1), Ok(Vid::NONE));
+    }
+
+    #[test]
+    fn what_writers_have_left_that_died_before_the_root_keeps_the_root_in_order() {
+        let mut stored = Stored::empty();
+        let mut tree = stored.tree();
+        (0..5).for_each(|idx| step(&mut tree, &mut stored, &[(idx, own())]));
+        for round in 0..4 {
+            let plan = stored.tree().plan(own(), &[(200 + round, own())], SMALL).ok().unwrap();
+            let writes = plan.writes(&tree, own());
+            let (_, nodes) = writes.split_last().unwrap();
+            nodes.iter().for_each(|write| stored.write(write));
+            let mut tree = stored.tree();
+            step(&mut tree, &mut stored, &[(5 + round, own())]);
+            let content = stored.content(SMALL);
+            assert!((0..=5 + round).chain([200]).all(|idx| content.contains_key(&idx)));
+        }
+    }
+
+    #[test]
+    fn entries_out_of_the_range_of_their_node_do_not_put_the_root_out_of_order() {
+        let mut stored = Stored::empty();
+        let mut tree = stored.tree();
+        (0..9).for_each(|idx| step(&mut tree, &mut stored, &[(10 * idx, own())]));
+        let Root::Children(children) = &tree.root else { panic!("no children") };
+        let (oid, max) = (Oid(children[1].oid.get()), children[1].max_idx.get());
+        let strays =
+            [0, max, max + 1, max + 100].map(|idx| Leaf { idx: idx.into(), vdi_id: 7.into() });
+        stored.nodes.insert(oid, btree::encode_leaves(&strays));
+        let mut tree = stored.tree();
+        let before: Vec<_> = (0..200).map(|idx| tree.find(idx)).collect();
+        // Either is well: to refuse, or to keep what is found.
+        if let Ok(plan) = tree.plan(own(), &[(max - 1, own())], SMALL) {
+            plan.writes(&tree, own()).iter().for_each(|write| stored.write(write));
+            tree.apply(plan);
+        }
+        let tree = Tree::parse(own(), &stored.inode).map(|_| stored.tree()).unwrap();
+        for (idx, before) in (0..).zip(before).filter(|(idx, _)| *idx != max - 1) {
+            assert_eq!(tree.find(idx), before, "{idx}");
+        }
     }
 
     #[test]
