@@ -629,7 +629,7 @@ impl Core {
         let mut stuck = false;
         let mut most = usize::MAX;
         let owed = link.wire.awaiting() > 0;
-        while link.wire.has_outgoing() && !stuck {
+        while link.wire.has_outgoing() && link.wire.is_cut().is_none() && !stuck {
             let mut iov = IoVecs::new();
             link.wire.gather(most, &mut iov);
             match link.socket.send(&iov) {

@@ -324,8 +324,12 @@ impl Wire {
         (self.outgoing.len(), self.queued_bytes - self.sent)
     }
 
-    /// What is to be sent next, as much as fits a gather list: of up to `most` requests.
+    /// What is to be sent next, as much as fits a gather list: of up to `most` requests. Nothing
+    /// where the stream has to end: it would be taken for the rest of what was half sent.
     pub fn gather<'a>(&'a self, most: usize, out: &mut IoVecs<'a>) {
+        if self.cut.is_some() {
+            return;
+        }
         let mut skip = self.sent;
         for request in self.outgoing.iter().take(most) {
             let header = request.header.as_bytes();

@@ -632,6 +632,16 @@ fn a_request_whose_memory_is_gone_halfway_is_the_last_of_its_stream() {
 }
 
 #[test]
+fn nothing_goes_out_on_a_stream_that_has_to_end() {
+    let (mut wire, _) = wire_with(write_request(), b"half".to_vec().into(), Dest::None);
+    wire.sent(HEADER_LEN + 2);
+    wire.fault();
+    // It would be taken for the rest of the payload.
+    wire.submit(read_request(), SendBuf::EMPTY, Dest::None).unwrap();
+    assert_eq!(outgoing(&wire), b"");
+}
+
+#[test]
 fn a_reply_that_its_memory_does_not_take_is_received_into_nothing() {
     let memory = Memory::new(std::iter::repeat_n(UNTOUCHED, 4));
     let dest = Dest::User(memory.lend_to_receive(4));
