@@ -27,6 +27,8 @@ impl fmt::Display for Gateway {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Gateway::At(endpoint) => endpoint.fmt(f),
+            // With a zone: fe80::1%eth0.
+            Gateway::Named(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
             Gateway::Named(host, port) => write!(f, "{host}:{port}"),
         }
     }
@@ -121,6 +123,17 @@ fn unix_uri(rest: &[u8]) -> Result<Vec<u8>> {
     Ok(decoded)
 }
 
+/// Whether it is an IPv6 address, maybe with a zone.
+fn is_v6(host: &str) -> bool {
+    match host.split_once('%') {
+        Some((address, zone)) => {
+            let is_zone = !zone.is_empty() && !zone.contains(']');
+            is_zone && address.parse::<Ipv6Addr>().is_ok()
+        }
+        None => host.parse::<Ipv6Addr>().is_ok(),
+    }
+}
+
 fn split(part: &str) -> Result<(&str, u16)> {
     const MALFORMED: Error = Error::Invalid("an address is host[:port] or [v6-address][:port]");
     let (host, port) = if let Some(rest) = part.strip_prefix('[') {
@@ -129,8 +142,11 @@ fn split(part: &str) -> Result<(&str, u16)> {
             "" => None,
             _ => Some(rest.strip_prefix(':').ok_or(MALFORMED)?),
         };
+        if !is_v6(host) {
+            return Err(MALFORMED);
+        }
         (host, port)
-    } else if part.parse::<Ipv6Addr>().is_ok() {
+    } else if is_v6(part) {
         (part, None)
     } else {
         match part.split_once(':') {
@@ -169,6 +185,8 @@ mod tests {
         assert_eq!(texts("[::1]"), ["[::1]:7000"]);
         assert_eq!(texts("::1"), ["[::1]:7000"]);
         assert_eq!(texts("a.example"), ["a.example:7000"]);
+        assert_eq!(texts("[fe80::1%eth0]:7001"), ["[fe80::1%eth0]:7001"]);
+        assert_eq!(texts("fe80::1%eth0"), ["[fe80::1%eth0]:7000"]);
         assert_eq!(texts("unix:/run/a"), ["/run/a"]);
         assert_eq!(
             texts("127.0.0.1:1, 127.0.0.2:2,unix:b,127.0.0.1:1,c:3"),
@@ -207,6 +225,11 @@ mod tests {
             "h:+1",
             "[::1",
             "[::1]x",
+            "[a:1]",
+            "[a.example]:1",
+            "[127.0.0.1]:1",
+            "[::1%]",
+            "::1%eth0]",
             ",",
             "a b",
             "unix:",
