@@ -33,8 +33,8 @@ transcript-dog-geometry transcript-qemu: superset := --superset
 .PHONY: help deps deps-demo build demo test test-more lint test-rust test-model test-c test-c-mimic \
         test-valgrind test-asan test-tsan check-symbols test-install test-target test-readme test-tgt \
         transcripts soak soak-lamb bench-lamb bench-instructions bench-beside torture sim sim-more \
-        sim-soak sim-mutants sim-model install uninstall clean cargo nbdkit-plugin test-nbdkit install-nbdkit \
-        crook test-crook bench-crook install-crook
+        sim-soak sim-mutants sim-model fuzz fuzz-minimise fuzz-coverage install uninstall clean cargo \
+        nbdkit-plugin test-nbdkit install-nbdkit crook test-crook bench-crook install-crook
 
 help:
 	@echo 'make build          the library, build/lib, and the server lamb, build/bin'
@@ -43,7 +43,7 @@ help:
 	@echo '    lint test-rust sim sim-model test-c check-symbols test-install test-readme'
 	@echo 'make test-more      what takes longer; together every test there is; the parts:'
 	@echo '    test-model sim-more test-c-mimic test-valgrind test-asan test-tsan test-target test-tgt'
-	@echo '    test-nbdkit transcripts (or one: transcript-qemu) bench-instructions'
+	@echo '    test-nbdkit transcripts (or one: transcript-qemu) bench-instructions fuzz'
 	@echo 'make test-c         the C tests (SD_TEST_ADDR=host:port for a server other than lamb,'
 	@echo '                    SD_TEST_DOG=path of its dog for the tests of both on one cluster)'
 	@echo 'make test-asan      the C tests with the address and undefined behaviour sanitizers'
@@ -56,6 +56,9 @@ help:
 	@echo 'make test-tgt       a SCSI test suite against tgtd, a Sheepdog client of others, on lamb'
 	@echo 'make sim            the library against simulated servers, for SIM_SECONDS; sim-soak: for an hour'
 	@echo 'make sim-mutants    whether that tells when the library does without what it takes care of'
+	@echo 'make fuzz           what parses, lamb, and the library against servers that do anything, each for'
+	@echo '                    FUZZ_SECONDS (FUZZ_TARGETS=...); fuzz-minimise: keeps what it has found;'
+	@echo '                    fuzz-coverage: what lines that reaches'
 	@echo 'make soak           two random clients against a model (SOAK_SECONDS, SD_TEST_ADDR)'
 	@echo 'make soak-lamb      lamb killed again and again, and without power (LAMB_KILLS, LAMB_POWER_LOSSES)'
 	@echo 'make bench-lamb     what lamb does in a second (SHEEP=path: beside a real server)'
@@ -151,11 +154,12 @@ test: deps build lint test-rust sim sim-model test-c check-symbols test-install 
 
 # The recorded sessions are here as the tests of lamb, in test-rust, play them, too.
 test-more: deps build test-model sim-more test-c-mimic test-valgrind test-asan test-tsan test-target \
-           test-tgt test-nbdkit transcripts bench-instructions
+           test-tgt test-nbdkit transcripts bench-instructions fuzz
 	@echo 'make test-more: everything passed'
 
 lint:
-	@if $(CARGO) fmt --version >/dev/null 2>&1; then set -x; $(CARGO) fmt --all --check; \
+	@if $(CARGO) fmt --version >/dev/null 2>&1; then set -x; $(CARGO) fmt --all --check && \
+	    $(CARGO) fmt --manifest-path fuzz/Cargo.toml --check; \
 	else echo 'lint: rustfmt is not installed, skipped'; fi
 	@if $(CARGO) clippy --version >/dev/null 2>&1; then set -x; \
 	    $(CARGO) clippy --workspace --all-targets -- -D warnings; \
@@ -198,6 +202,14 @@ sim-model: $(addprefix sim-model-,dog-basic dog-errors dog-geometry qemu tgt)
 sim-model-%:
 	CARGO='$(CARGO)' tests/sim/with-model.sh \
 	    python3 tests/transcripts/replay.py {} tests/transcripts/$*.jsonl
+
+# The fuzzing targets (fuzz), or those of them in FUZZ_TARGETS, for so long each. They begin with what
+# earlier runs have found.
+FUZZ_SECONDS ?= 20
+fuzz:
+	FUZZ_SECONDS=$(FUZZ_SECONDS) CARGO='$(CARGO)' tools/fuzz.sh run build/fuzz $(FUZZ_TARGETS)
+fuzz-minimise fuzz-coverage: fuzz-%:
+	CARGO='$(CARGO)' tools/fuzz.sh $* build/fuzz $(FUZZ_TARGETS)
 
 # The model test for a while on a lamb, or on the cluster at SD_TEST_ADDR (host:port, several with
 # commas between). SD_TEST_STORE_DIR: the directory of its nodes' stores, to look for lost objects.

@@ -30,7 +30,7 @@ pub mod wire;
 pub mod cluster;
 
 #[path = "../../../src/tree.rs"]
-mod tree;
+pub mod tree;
 
 #[path = "../../../src/vdi/mod.rs"]
 pub mod vdi;

@@ -15,6 +15,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::future::Future;
+use std::io::ErrorKind;
 use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
@@ -23,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use sheepdog_proto::Request;
+use sheepdog_proto::{Request, Response};
 
 use crate::cluster::address::Gateway;
 use crate::host::{Host, NodeId, Task};
@@ -86,6 +87,7 @@ pub struct World {
     next_set: Cell<SetId>,
     idle_hook: RefCell<Option<Rc<dyn Fn() -> bool>>>,
     observer: RefCell<Option<Rc<dyn Observer>>>,
+    tamper: RefCell<Option<Rc<dyn Tamper>>>,
     /// Requests that clients have sent.
     requests: Cell<u64>,
     steps: Cell<u64>,
@@ -103,6 +105,20 @@ pub trait Observer {
 
     /// It has been answered, or nobody will go on with it.
     fn over(&self, now: Duration, number: u64);
+}
+
+/// Servers that do not keep to the protocol: it has the last word on what they send. It must not call
+/// the world.
+pub trait Tamper {
+    /// What goes out in the place of an answer, in this order, and how long after what came before.
+    fn answer(&self, response: Response, payload: Vec<u8>) -> Vec<(Duration, Said)>;
+}
+
+/// What a server does on a connection.
+pub enum Said {
+    Bytes(Vec<u8>),
+    /// FIN, or RST.
+    End(Option<ErrorKind>),
 }
 
 /// A request that is being carried out, in as many tasks as share this.
@@ -295,6 +311,7 @@ impl World {
             next_set: Cell::new(1000),
             idle_hook: RefCell::default(),
             observer: RefCell::default(),
+            tamper: RefCell::default(),
             requests: Cell::default(),
             steps: Cell::default(),
             turns: Cell::default(),
@@ -367,6 +384,10 @@ impl World {
 
     pub fn set_observer(&self, observer: Rc<dyn Observer>) {
         *self.observer.borrow_mut() = Some(observer);
+    }
+
+    pub fn set_tamper(&self, tamper: Rc<dyn Tamper>) {
+        *self.tamper.borrow_mut() = Some(tamper);
     }
 
     fn over(&self, number: u64) {

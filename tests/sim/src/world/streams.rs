@@ -16,7 +16,7 @@ use sheepdog_proto::zerocopy::{FromBytes, IntoBytes};
 use sheepdog_proto::{Oid, Request, Response, SdResult, op};
 
 use super::draw::{self, mix, mix_bytes};
-use super::{OUTLIVE, Origin, World};
+use super::{OUTLIVE, Origin, Said, World};
 use crate::fault::{ClientId, Fault, Kind, When};
 use crate::host::NodeId;
 use crate::net::Interest;
@@ -669,11 +669,32 @@ impl World {
         match stream.server {
             Server::Open if cut => self.cut(id, stream),
             Server::Open => {
-                self.reply(id, stream, name, &response, payload);
+                let tamper = self.tamper.borrow().clone();
+                match tamper {
+                    Some(tamper) => self.say(id, stream, tamper.answer(response, payload)),
+                    None => self.reply(id, stream, name, &response, payload),
+                }
                 self.end_if_done(id, stream);
             }
             Server::Mute if stream.executing == 0 => self.end(id, stream, None),
             Server::Mute | Server::Closed => {}
+        }
+    }
+
+    /// Sends what is no answer, or not only.
+    fn say(&self, id: StreamId, stream: &mut Stream, all: Vec<(Duration, Said)>) {
+        let mut delay = Duration::ZERO;
+        for (after, said) in all {
+            delay += after;
+            match said {
+                Said::Bytes(bytes) if !bytes.is_empty() => {
+                    let range = 0..bytes.len();
+                    let piece = Piece { bytes: Rc::new(bytes), range };
+                    self.push(id, stream, Coming::Piece(piece), delay);
+                }
+                Said::Bytes(_) => {}
+                Said::End(kind) => return self.end(id, stream, kind),
+            }
         }
     }
 
