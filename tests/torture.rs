@@ -563,8 +563,13 @@ fn verify_snapshots(sd: &Sd, taken: &[Taken], faults: &Faults) {
         }
         let snapshot = sd.open_snapshot(TWIN, Which::Tag(tag)).unwrap();
         match twin_versions(sd, snapshot) {
-            Ok(found) if found == *versions => {}
-            found => faults.add(format!("snapshot {tag} has changed: {:?}", found.err())),
+            Ok(found) => {
+                let pairs = twin_sectors().zip(versions.iter().zip(&found));
+                for (at, (then, now)) in pairs.filter(|(_, (then, now))| then != now) {
+                    faults.add(format!("snapshot {tag}, sector {at}: {then:?}, now {now:?}"));
+                }
+            }
+            Err(code) => faults.add(format!("snapshot {tag} is lost: {code}")),
         }
         sd.close(snapshot).unwrap();
     }
