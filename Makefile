@@ -43,7 +43,7 @@ help:
 	@echo '    lint test-rust sim sim-model test-c check-symbols test-install test-readme'
 	@echo 'make test-more      what takes longer; together every test there is; the parts:'
 	@echo '    test-model sim-more test-c-mimic test-valgrind test-asan test-tsan test-target test-tgt'
-	@echo '    test-nbdkit transcripts (or one: transcript-qemu) bench-instructions fuzz'
+	@echo '    test-nbdkit transcripts (or one: transcript-qemu) bench-instructions'
 	@echo 'make test-c         the C tests (SD_TEST_ADDR=host:port for a server other than lamb,'
 	@echo '                    SD_TEST_DOG=path of its dog for the tests of both on one cluster)'
 	@echo 'make test-asan      the C tests with the address and undefined behaviour sanitizers'
@@ -154,7 +154,7 @@ test: deps build lint test-rust sim sim-model test-c check-symbols test-install 
 
 # The recorded sessions are here as the tests of lamb, in test-rust, play them, too.
 test-more: deps build test-model sim-more test-c-mimic test-valgrind test-asan test-tsan test-target \
-           test-tgt test-nbdkit transcripts bench-instructions fuzz
+           test-tgt test-nbdkit transcripts bench-instructions
 	@echo 'make test-more: everything passed'
 
 lint:
