@@ -54,7 +54,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::connect::ConnectOptions;
-use super::session::{Handle, Session};
+use super::session::{Handle, Session, about};
 use super::types::{CreateOptions, Info, Name, SnapshotId};
 use super::{Error, Result, blocking, lent, ops};
 use crate::cluster::Op;
@@ -376,8 +376,7 @@ impl Owner {
         let session = &self.session;
         let (operation, promise) = Operation::new();
         let (client, vdi) = (session.client.clone(), self.vdi.clone());
-        let error =
-            move |error| Error::new(format!("VDI \"{}\"", vdi.name()), error, Some(&client));
+        let error = move |error| Error::new(about(&vdi), error, Some(&client));
         let done = move |result: core::Result<(core::Result<()>, Vec<u8>)>| {
             // Where it has panicked, the buffer is gone with it.
             let (result, buf) = result.unwrap_or_else(|error| (Err(error), Vec::new()));

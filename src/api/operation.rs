@@ -103,18 +103,9 @@ impl<T> fmt::Debug for Operation<T> {
 #[cfg(test)]
 mod tests {
     use std::pin::pin;
-    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-
-    #[derive(Default)]
-    struct Count(AtomicUsize);
-
-    impl std::task::Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
+    use crate::exec::count::Count;
 
     #[test]
     fn who_waits_is_woken_once_and_gets_what_came() {
@@ -126,7 +117,7 @@ mod tests {
             assert!(operation.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         }
         promise.keep(7);
-        let counts = [&first, &last].map(|count| count.0.load(Ordering::Relaxed));
+        let counts = [&first, &last].map(|count| count.get());
         assert_eq!(counts, [0, 1], "the one that polled last");
         assert!(operation.is_done());
         let mut context = Context::from_waker(Waker::noop());

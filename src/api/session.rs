@@ -172,6 +172,11 @@ impl<T> Task<T> {
     }
 }
 
+/// What an error of an operation on it is about.
+pub(super) fn about(vdi: &Vdi) -> String {
+    format!("VDI \"{}\"", vdi.name())
+}
+
 impl Handle {
     pub fn new(session: Arc<Session>, vdi: Arc<Vdi>) -> Arc<Handle> {
         Arc::new(Handle { session, vdi, closed: AtomicBool::new(false) })
@@ -191,7 +196,7 @@ impl Handle {
     }
 
     pub fn about(&self) -> String {
-        format!("VDI \"{}\"", self.vdi.name())
+        about(&self.vdi)
     }
 
     pub fn error(&self, error: core::Error) -> Error {

@@ -6,6 +6,8 @@
 //! is behind [`Reactor`].
 
 mod agenda;
+#[cfg(test)]
+pub mod count;
 mod join;
 mod tasks;
 mod timers;

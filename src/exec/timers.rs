@@ -96,26 +96,10 @@ impl Timers {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Wake;
     use std::time::Duration;
 
     use super::*;
-
-    #[derive(Default)]
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    impl Count {
-        fn take(&self) -> usize {
-            self.0.swap(0, Ordering::Relaxed)
-        }
-    }
+    use crate::exec::count::Count;
 
     /// Fires what is due at `now`; how many timers that were.
     fn fire(timers: &mut Timers, now: Instant) -> usize {

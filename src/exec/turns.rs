@@ -262,22 +262,12 @@ mod tests {
     use std::future::Future;
     use std::pin::{Pin, pin};
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Wake;
 
     use proptest::collection::vec;
     use proptest::prelude::*;
 
     use super::*;
-
-    #[derive(Default)]
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
+    use crate::exec::count::Count;
 
     /// A future in the middle of an operation, which only goes on when it is woken.
     struct Waiting<'a, T> {
@@ -292,7 +282,7 @@ mod tests {
 
         /// What it gives, polled now; None where it waits.
         fn now(&mut self) -> Option<T> {
-            self.count.0.store(0, Ordering::Relaxed);
+            self.count.take();
             let waker = Waker::from(self.count.clone());
             match self.future.as_mut().poll(&mut Context::from_waker(&waker)) {
                 Poll::Ready(output) => Some(output),
@@ -301,7 +291,7 @@ mod tests {
         }
 
         fn is_woken(&self) -> bool {
-            self.count.0.load(Ordering::Relaxed) > 0
+            self.count.get() > 0
         }
 
         /// What it gives if it is polled for being woken, and only for that.

@@ -26,19 +26,9 @@ impl WaitList {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Wake;
 
     use super::*;
-
-    #[derive(Default)]
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
+    use crate::exec::count::Count;
 
     #[test]
     fn every_waiter_is_woken_once_however_often_it_registered() {
@@ -49,7 +39,7 @@ mod tests {
             wakers.iter().for_each(|waker| list.register(&Context::from_waker(waker)));
         }
         list.take().into_iter().for_each(Waker::wake);
-        assert_eq!(counts.each_ref().map(|count| count.0.load(Ordering::Relaxed)), [1; 3]);
+        assert_eq!(counts.each_ref().map(|count| count.get()), [1; 3]);
         assert!(list.take().is_empty(), "they register again if they still wait");
     }
 }
