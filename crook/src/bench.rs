@@ -1,6 +1,5 @@
 //! crook bench: what reads or writes take.
 
-use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -75,12 +74,12 @@ async fn go(vdi: &Vdi, args: &Bench) -> Result<Measured> {
     if blocks == 0 {
         return Err(Failure::usage("the VDI is smaller than a request"));
     }
-    let random = RefCell::new(Random(0x9e37_79b9_7f4a_7c15));
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut next = 0;
     let mut offset = || {
         let block = match args.sequential {
             true => next,
-            false => random.borrow_mut().below(blocks),
+            false => random.below(blocks),
         };
         next = (next + 1) % blocks;
         block * args.block

@@ -11,15 +11,18 @@ pub fn run(session: &Session, output: &Output, args: List) -> Result<()> {
     if args.names && !args.snapshots {
         let list = async { Ok(session.cluster.list().await?) };
         let names = session.run("listing", "", list)?;
-        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        return output.result(&names, || names.iter().map(|name| format!("{name}\n")).collect());
+        return show_names(output, names.iter().map(ToString::to_string));
     }
     let infos = session.run("listing", "", collect(session, args.snapshots))?;
     if args.names {
-        let names: Vec<String> = infos.iter().map(full_name).collect();
-        return output.result(&names, || names.iter().map(|name| format!("{name}\n")).collect());
+        return show_names(output, infos.iter().map(full_name));
     }
     show(output, &infos)
+}
+
+fn show_names(output: &Output, names: impl Iterator<Item = String>) -> Result<()> {
+    let names: Vec<String> = names.collect();
+    output.result(&names, || names.iter().map(|name| format!("{name}\n")).collect())
 }
 
 pub fn show(output: &Output, infos: &[Info]) -> Result<()> {
@@ -68,9 +71,4 @@ async fn collect(session: &Session, snapshots: bool) -> Result<Vec<Info>> {
         }
     }
     Ok(infos)
-}
-
-/// The snapshots of one VDI.
-pub async fn snapshots(session: &Session, name: &str) -> Result<Vec<Info>> {
-    Ok(session.cluster.snapshots(name).await?)
 }

@@ -13,7 +13,8 @@ pub fn run(session: &Session, output: &Output, command: Snap) -> Result<()> {
     match command {
         Snap::Create { name, tag } => create(session, output, &name, &tag),
         Snap::Ls { name } => {
-            let infos = session.run("listing", "", list::snapshots(session, &name))?;
+            let list = async { Ok(session.cluster.snapshots(&name).await?) };
+            let infos = session.run("listing", "", list)?;
             list::show(output, &infos)
         }
         Snap::Rm { snapshots, force } => delete(session, output, &snapshots, force),

@@ -31,7 +31,7 @@ pub enum Input {
 }
 
 impl Input {
-    pub async fn open(session: &Session, place: &Place, plan: &Plan, _: &Buffers) -> Result<Input> {
+    pub async fn open(session: &Session, place: &Place, plan: &Plan) -> Result<Input> {
         let request_size = plan.request_size;
         match place {
             Place::Vdi(target) => {
@@ -91,22 +91,19 @@ impl Input {
             Input::Vdi { left, request_size, .. } => {
                 let extent = left.front_mut()?;
                 let offset = extent.offset;
-                let len = match extent.kind {
-                    ExtentKind::Hole => extent.len,
-                    // Up to where all requests end, so that none crosses an object's border.
-                    _ => extent.len.min(*request_size - offset % *request_size),
-                };
-                let hole = extent.kind == ExtentKind::Hole;
+                if extent.kind == ExtentKind::Hole {
+                    let len = extent.len;
+                    left.pop_front();
+                    return Some(Ok(Piece::Zeros { offset, len }));
+                }
+                // Up to where all requests end, so that none crosses an object's border.
+                let len = extent.len.min(*request_size - offset % *request_size);
                 extent.offset += len;
                 extent.len -= len;
                 if extent.len == 0 {
                     left.pop_front();
                 }
-                Some(Ok(if hole {
-                    Piece::Zeros { offset, len }
-                } else {
-                    Piece::Ask { offset, len }
-                }))
+                Some(Ok(Piece::Ask { offset, len }))
             }
             // Its end is that of the file.
             Input::File { pieces, .. } => pieces.as_ref()?.recv().await.ok(),

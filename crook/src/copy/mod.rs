@@ -10,7 +10,6 @@ mod input;
 mod target;
 
 use std::cell::{Cell, RefCell};
-use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::future::{Either, LocalBoxFuture};
@@ -22,7 +21,7 @@ use crate::failure::{Failure, Result};
 use crate::output::{self, Output};
 use crate::place::Place;
 use crate::progress::Progress;
-use crate::session::Session;
+use crate::session::{Readable, Session};
 
 use buffers::Buffers;
 use input::Input;
@@ -51,6 +50,12 @@ impl Piece {
             Piece::Data { bytes, .. } => bytes.len() as u64,
             Piece::Zeros { len, .. } | Piece::Ask { len, .. } => *len,
         }
+    }
+
+    fn end(&self) -> u64 {
+        let (Piece::Data { offset, .. } | Piece::Zeros { offset, .. } | Piece::Ask { offset, .. }) =
+            self;
+        offset + self.len()
     }
 }
 
@@ -136,7 +141,7 @@ async fn copy(session: &Session, output: &Output, args: &Copy, tally: &Tally) ->
         sparse: !args.no_sparse,
     };
     let buffers = Buffers::new();
-    let mut input = Input::open(session, &args.source, &plan, &buffers).await?;
+    let mut input = Input::open(session, &args.source, &plan).await?;
     let size = input.size();
     let target = Target::open(session, args, size, &buffers).await?;
     tally.begun.replace(target.begun().to_owned());
@@ -166,6 +171,12 @@ struct Moved {
     zeros: bool,
 }
 
+impl Moved {
+    fn of(piece: &Piece) -> Moved {
+        Moved { len: piece.len(), zeros: matches!(piece, Piece::Zeros { .. }) }
+    }
+}
+
 /// To a VDI, in whatever order.
 async fn scattered(
     input: &mut Input,
@@ -189,11 +200,10 @@ async fn scattered(
                 target.make_room(&piece).await?;
                 let reader = input.reader();
                 under_way.push(Box::pin(async move {
-                    let piece = resolve(reader, piece, plan, buffers).await?;
-                    let zeros = matches!(piece, Piece::Zeros { .. });
-                    let len = piece.len();
+                    let piece = resolve(reader, piece, plan.sparse, buffers).await?;
+                    let moved = Moved::of(&piece);
                     target.put(piece).await?;
-                    Ok(Moved { len, zeros })
+                    Ok(moved)
                 }));
             }
             Either::Right(moved) => account(moved?),
@@ -224,25 +234,21 @@ async fn in_order(
     buffers: &Buffers,
     mut account: impl FnMut(Moved),
 ) -> Result<()> {
-    let mut under_way = FuturesOrdered::<Pin<Box<dyn Future<Output = Result<Piece>>>>>::new();
+    let mut under_way = FuturesOrdered::<LocalBoxFuture<'_, Result<Piece>>>::new();
     let mut ended = false;
     loop {
         while !ended && under_way.len() < plan.requests {
             match input.next().await {
                 None => ended = true,
                 Some(piece) => {
-                    let (reader, piece, sparse) = (input.reader(), piece?, plan.sparse);
-                    let buffers = buffers.clone();
-                    let plan = Plan { sparse, ..*plan };
-                    under_way.push_back(Box::pin(async move {
-                        resolve(reader, piece, &plan, &buffers).await
-                    }));
+                    let resolved = resolve(input.reader(), piece?, plan.sparse, buffers);
+                    under_way.push_back(Box::pin(resolved));
                 }
             }
         }
         let Some(piece) = under_way.next().await else { return Ok(()) };
         let piece = piece?;
-        let moved = Moved { len: piece.len(), zeros: matches!(piece, Piece::Zeros { .. }) };
+        let moved = Moved::of(&piece);
         target.put(piece).await?;
         account(moved);
     }
@@ -250,9 +256,9 @@ async fn in_order(
 
 /// Reads what is asked for, and finds out what is zeros.
 async fn resolve(
-    reader: Option<crate::session::Readable>,
+    reader: Option<Readable>,
     piece: Piece,
-    plan: &Plan,
+    sparse: bool,
     buffers: &Buffers,
 ) -> Result<Piece> {
     let piece = match (piece, reader) {
@@ -264,7 +270,7 @@ async fn resolve(
         (piece, _) => piece,
     };
     match piece {
-        Piece::Data { offset, bytes } if plan.sparse && is_zero(&bytes) => {
+        Piece::Data { offset, bytes } if sparse && is_zero(&bytes) => {
             let len = bytes.len() as u64;
             buffers.give(bytes);
             Ok(Piece::Zeros { offset, len })

@@ -173,10 +173,7 @@ impl ToVdi {
     }
 
     async fn make_room(&self, piece: &Piece) -> Result<()> {
-        let end = match piece {
-            Piece::Data { offset, bytes } => offset + bytes.len() as u64,
-            Piece::Zeros { offset, len } | Piece::Ask { offset, len } => offset + len,
-        };
+        let end = piece.end();
         let mut size = self.size.get();
         if end <= size {
             return Ok(());
