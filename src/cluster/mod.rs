@@ -309,6 +309,15 @@ impl Backoff {
         Ok(true)
     }
 
+    /// Waits after an error that leaves open what came of a request. Any other is given back, and
+    /// one that leaves no time to wait.
+    pub async fn wait_after(&mut self, error: Error, cluster: &Cluster, op: &Op) -> Result<()> {
+        match error.is_ambiguous() && self.wait(cluster, op).await? {
+            true => Ok(()),
+            false => Err(error),
+        }
+    }
+
     /// As [`Backoff::wait`]; false where it has come to waits longer than `most`.
     pub async fn wait_at_most(
         &mut self,

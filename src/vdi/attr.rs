@@ -7,7 +7,7 @@ use sheepdog_proto::zerocopy::FromBytes;
 use sheepdog_proto::{Request, SdResult, name_field, op};
 
 use super::Client;
-use super::inode::{self, Name, answered, write_request};
+use super::inode::{self, Name, answered, repeat, write_request};
 use crate::cluster::{Backoff, Call, Op};
 use crate::error::{Error, Result};
 
@@ -57,19 +57,7 @@ impl Client {
         let end = HEADER + value.len();
         let oid = key.header.oid(id);
         let request = write_request(op::WRITE_OBJ, oid, None, LENGTH_AT as u32);
-        let payload = record[LENGTH_AT..end].to_vec();
-        let mut backoff = Backoff::default();
-        loop {
-            let call = Call::new(request).payload(payload.clone());
-            match self.cluster.call(op, call).await {
-                Err(error) if error.is_ambiguous() => {
-                    if !backoff.wait(&self.cluster, op).await? {
-                        return Err(error);
-                    }
-                }
-                result => return result.map(drop),
-            }
-        }
+        repeat(&self.cluster, op, request, record[LENGTH_AT..end].to_vec().into()).await
     }
 
     /// The flag that makes a create look for a place of its own, where the first one is another

@@ -15,12 +15,11 @@ use sheepdog_proto::btree::{self, EMPTY_ROOT, Leaf, Node};
 use sheepdog_proto::inode::BTREE_COUNTER_OFFSET;
 use sheepdog_proto::{Oid, SdResult, Vid, op};
 
-use super::inode::{answered, read_object, remove_request, write_request};
+use super::inode::{answered, read_object, remove_request, repeat, write_request};
 use super::{Vdi, View};
-use crate::cluster::{Backoff, Call, Cluster, Op};
+use crate::cluster::{Call, Cluster, Op};
 use crate::error::{Error, Result};
 use crate::exec::{lock, try_for_each_concurrent};
-use crate::net::SendBuf;
 use crate::tree::{Damaged, FANOUT, GAP_LEN, Obstacle, Root, Tree, Unread, Write};
 
 /// Bytes of a node that are read before its length is known: enough for 1023 leaves.
@@ -226,19 +225,7 @@ async fn store_all(cluster: &Cluster, op: &Op, writes: Vec<Write>) -> Result<()>
 /// does no harm.
 async fn store(cluster: &Cluster, op: &Op, write: Write) -> Result<()> {
     let request = write_request(write.opcode, write.oid, None, write.offset);
-    let payload = SendBuf::from(write.bytes);
-    let mut backoff = Backoff::default();
-    loop {
-        let call = Call::new(request).payload(payload.clone());
-        match cluster.call(op, call).await {
-            Err(error) if error.is_ambiguous() => {
-                if !backoff.wait(cluster, op).await? {
-                    return Err(error);
-                }
-            }
-            result => return result.map(drop),
-        }
-    }
+    repeat(cluster, op, request, write.bytes.into()).await
 }
 
 /// Removes an object that nothing names any more, or will when the caller is done. Servers do not

@@ -74,12 +74,8 @@ pub async fn write_run(
     let mut backoff = Backoff::default();
     loop {
         match inode::write_entries(cluster, op, vid, first, entries).await {
-            Err(error) if error.is_ambiguous() => {
-                if !backoff.wait(cluster, op).await? {
-                    return Err(error);
-                }
-            }
-            result => return result,
+            Ok(()) => return Ok(()),
+            Err(error) => backoff.wait_after(error, cluster, op).await?,
         }
         // Never repeated beside the lost attempt, nor after it was carried out (3.7, hazard 2):
         // the read waits until that is over.

@@ -187,12 +187,7 @@ pub async fn new_vdi(
         let call = Call::new(request).payload(name.0.to_vec()).changes(before).keep_late();
         match cluster.call(op, call).await {
             Ok(reply) => return vid_of(&reply.header).map(NewVdi::Made),
-            Err(error) if error.is_ambiguous() => {
-                if !backoff.wait(cluster, op).await? {
-                    return Err(error);
-                }
-            }
-            Err(error) => return Err(error),
+            Err(error) => backoff.wait_after(error, cluster, op).await?,
         }
         // The answer was lost: what the name stands for now tells what came of it (5.15).
         match lookup(cluster, op, name, &Which::WORKING).await {
@@ -344,6 +339,18 @@ pub async fn standing(cluster: &Cluster, op: &Op, vid: Vid, index: u32) -> Step<
         return Err(Outcome::Frozen);
     }
     Ok(Standing { object, size: header.vdi_size.get() })
+}
+
+/// Sends a request that may be carried out twice, though never beside a lost attempt (0.5): the next
+/// one waits for that.
+pub async fn repeat(cluster: &Cluster, op: &Op, request: Request, payload: SendBuf) -> Result<()> {
+    let mut backoff = Backoff::default();
+    loop {
+        match cluster.call(op, Call::new(request).payload(payload.clone())).await {
+            Ok(_) => return Ok(()),
+            Err(error) => backoff.wait_after(error, cluster, op).await?,
+        }
+    }
 }
 
 /// Whether an object is there.

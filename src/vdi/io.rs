@@ -21,7 +21,7 @@ use sheepdog_proto::header::ObjArm;
 use sheepdog_proto::inode::STORE_ARRAY;
 use sheepdog_proto::{Oid, Request, SdResult, op};
 
-use super::inode::{self, answered, standing, write_request};
+use super::inode::{self, answered, repeat, standing, write_request};
 use super::map::{Missing, PAGE, owner};
 use super::outcome::{Outcome, Step};
 use super::stale::Retries;
@@ -308,8 +308,10 @@ impl Vdi {
     ) -> Step<()> {
         let (index, oid) = (hold.index, view.vid.data(hold.index));
         let base = owner(entry)?.map(|owner| owner.data(index));
+        // Nobody else writes to it, and no map names it.
+        let create = write_request(op::CREATE_AND_WRITE_OBJ, oid, base, offset);
         self.servers.removals.wait_for(cluster, op, oid).await?;
-        match create(cluster, op, oid, base, offset, buf).await {
+        match repeat(cluster, op, create, buf.clone()).await {
             result if base.is_some() && answered(&result, SdResult::NO_OBJ) => {
                 return Err(Outcome::Gone { index, entry });
             }
@@ -550,30 +552,6 @@ impl Drop for Doubt<'_> {
     fn drop(&mut self) {
         if !self.resolved {
             lock(&self.vdi.state).pages.doubt(self.index);
-        }
-    }
-}
-
-/// Creates an object. Nobody else writes to it, and no map names it: it may be created again, but
-/// never beside a lost attempt (0.5), which the next one waits for.
-async fn create(
-    cluster: &Cluster,
-    op: &Op,
-    oid: Oid,
-    base: Option<Oid>,
-    offset: u32,
-    buf: &SendBuf,
-) -> Result<()> {
-    let request = write_request(op::CREATE_AND_WRITE_OBJ, oid, base, offset);
-    let mut backoff = Backoff::default();
-    loop {
-        match cluster.call(op, Call::new(request).payload(buf.clone())).await {
-            Err(error) if error.is_ambiguous() => {
-                if !backoff.wait(cluster, op).await? {
-                    return Err(error);
-                }
-            }
-            result => return result.map(drop),
         }
     }
 }
