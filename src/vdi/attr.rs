@@ -7,7 +7,7 @@ use sheepdog_proto::zerocopy::FromBytes;
 use sheepdog_proto::{Request, SdResult, name_field, op};
 
 use super::Client;
-use super::inode::{self, Name, answered, repeat, write_request};
+use super::inode::{self, Name, repeat, unless, write_request};
 use crate::cluster::{Backoff, Call, Op};
 use crate::error::{Error, Result};
 
@@ -67,10 +67,8 @@ impl Client {
     async fn exclusive_if_taken(&self, op: &Op, key: &Key) -> Result<u16> {
         let oid = key.header.oid(key.header.first_id());
         let found = inode::read_object(&self.cluster, op, oid, 0, HEADER as u32).await;
-        if answered(&found, SdResult::NO_OBJ) {
-            return Ok(0);
-        }
-        let taken = AttrHeader::read_from_bytes(&found?).is_ok_and(|header| !header.is_deleted());
+        let Some(found) = unless(found, SdResult::NO_OBJ)? else { return Ok(0) };
+        let taken = AttrHeader::read_from_bytes(&found).is_ok_and(|header| !header.is_deleted());
         Ok(if taken { op::FLAG_ATTR_EXCL } else { 0 })
     }
 

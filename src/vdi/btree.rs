@@ -15,7 +15,7 @@ use sheepdog_proto::btree::{self, EMPTY_ROOT, Leaf, Node};
 use sheepdog_proto::inode::BTREE_COUNTER_OFFSET;
 use sheepdog_proto::{Oid, SdResult, Vid, op};
 
-use super::inode::{answered, read_object, remove_request, repeat, write_request};
+use super::inode::{answered, read_object, remove_request, repeat, unless, write_request};
 use super::{Vdi, View};
 use crate::cluster::{Call, Cluster, Op};
 use crate::error::{Error, Result};
@@ -232,10 +232,7 @@ async fn store(cluster: &Cluster, op: &Op, write: Write) -> Result<()> {
 /// count the references of hypervolumes, so nobody else does it.
 pub(super) async fn remove_object(cluster: &Cluster, op: &Op, oid: Oid) -> Result<()> {
     let call = Call::new(remove_request(oid)).resendable();
-    match cluster.call(op, call).await {
-        result if answered(&result, SdResult::NO_OBJ) => Ok(()),
-        result => result.map(drop),
-    }
+    unless(cluster.call(op, call).await, SdResult::NO_OBJ).map(drop)
 }
 
 /// What is gone first: it matters where the work is broken off.

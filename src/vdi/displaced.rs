@@ -15,7 +15,7 @@ use sheepdog_proto::header::VdiArm;
 use sheepdog_proto::inode::VDI_SIZE_OFFSET;
 use sheepdog_proto::{InodeHeader, SdResult, Vid, field_text};
 
-use super::inode::{self, Name, Which, answered};
+use super::inode::{self, Name, Which, unless, unless_gone};
 use crate::clock::Instant;
 use crate::cluster::{Cluster, Op};
 use crate::error::{Error, Result};
@@ -81,10 +81,7 @@ impl Family<'_> {
 
     /// The working VDI and what it lacks, where that was displaced last.
     pub async fn lacking(&self) -> Result<Option<(Vid, Lost)>> {
-        let now = match inode::lookup(self.cluster, self.op, self.name, &Which::WORKING).await {
-            result if inode::is_gone(&result) => return Ok(None),
-            result => result?,
-        };
+        let Some(now) = self.lookup(&Which::WORKING).await? else { return Ok(None) };
         let lost = self.lost_by(&self.read(now).await?).await?;
         Ok(lost.map(|lost| (now, lost)))
     }
@@ -105,10 +102,7 @@ impl Family<'_> {
     /// What was current where `made` was made, unless it is being deleted.
     pub async fn displaced_by(&self, made: &InodeHeader) -> Result<Option<Lost>> {
         let which = Which::snap_id(made.snap_id.get().wrapping_sub(1));
-        let vid = match inode::lookup(self.cluster, self.op, self.name, &which).await {
-            result if inode::is_gone(&result) => return Ok(None),
-            result => result?,
-        };
+        let Some(vid) = self.lookup(&which).await? else { return Ok(None) };
         let header = self.read(vid).await?;
         let is_it = header.snap_ctime == made.create_time;
         Ok((is_it && !is_going(&header)).then_some((vid, header)))
@@ -132,11 +126,9 @@ impl Family<'_> {
     pub async fn put_back(&self, mut vid: Vid, mut lost: Lost) -> Result<()> {
         let (cluster, op, name) = (self.cluster, self.op, self.name);
         for _ in 0..MAX_ATTEMPTS {
-            match inode::lookup(cluster, op, name, &Which::WORKING).await {
-                Ok(now) if now == vid => {}
+            if self.lookup(&Which::WORKING).await? != Some(vid) {
                 // Others did.
-                result if result.is_ok() || inode::is_gone(&result) => return Ok(()),
-                result => result.map(drop)?,
+                return Ok(());
             }
             let (base, header) = lost;
             let arm = VdiArm { snapid: 1.into(), ..inode::derived(&header, base) };
@@ -176,15 +168,13 @@ impl Family<'_> {
         let Some(vid) = Vid::new(header.parent_vdi_id.get()).filter(|vid| !vid.is_none()) else {
             return Ok(None);
         };
-        match self.read(vid).await {
-            // A recycling cluster removes inodes (3.3).
-            result if answered(&result, SdResult::NO_OBJ) => Ok(None),
-            // A deleted one has no name.
-            Ok(parent) if parent.is_deleted() || parent.name() == field_text(self.name.field()) => {
-                Ok(Some((vid, parent)))
-            }
-            result => result.map(|_| None),
-        }
+        // A recycling cluster removes inodes (3.3).
+        let Some(parent) = unless(self.read(vid).await, SdResult::NO_OBJ)? else {
+            return Ok(None);
+        };
+        // A deleted one has no name.
+        let is_ours = parent.is_deleted() || parent.name() == field_text(self.name.field());
+        Ok(is_ours.then_some((vid, parent)))
     }
 
     /// Another client may have resized `base` just before a NEW_VDI, which named `size`, made `vid`
@@ -211,6 +201,10 @@ impl Family<'_> {
             return Ok(());
         }
         self.keep_size(size, &old, (vid, &made)).await
+    }
+
+    pub async fn lookup(&self, which: &Which) -> Result<Option<Vid>> {
+        unless_gone(inode::lookup(self.cluster, self.op, self.name, which).await)
     }
 
     async fn read(&self, vid: Vid) -> Result<InodeHeader> {

@@ -8,7 +8,7 @@ use sheepdog_proto::{
 };
 
 use super::Client;
-use super::inode::answered;
+use super::inode::unless;
 use super::removal::Removals;
 use super::strays::Strays;
 use crate::cluster::{Call, Op};
@@ -62,14 +62,13 @@ impl Client {
             return Ok(*generation);
         }
         let request = Request::new(op::GET_CLUSTER_DEFAULT, 0, VdiArm::default());
-        let generation = match self.cluster.call(op, Call::new(request).resendable()).await {
-            Ok(reply) => match reply.header.cluster_default().block_size_shift {
-                0 => Generation::Current { default_shift: DEFAULT_BLOCK_SIZE_SHIFT },
-                default_shift @ 9..=31 => Generation::Current { default_shift },
-                _ => return Err(Error::BadReply("an object size that cannot be")),
-            },
-            result if answered(&result, SdResult::INVALID_PARMS) => Generation::Older,
-            Err(error) => return Err(error),
+        let reply = self.cluster.call(op, Call::new(request).resendable()).await;
+        let reply = unless(reply, SdResult::INVALID_PARMS)?;
+        let generation = match reply.map(|reply| reply.header.cluster_default().block_size_shift) {
+            None => Generation::Older,
+            Some(0) => Generation::Current { default_shift: DEFAULT_BLOCK_SIZE_SHIFT },
+            Some(default_shift @ 9..=31) => Generation::Current { default_shift },
+            Some(_) => return Err(Error::BadReply("an object size that cannot be")),
         };
         if generation == Generation::Older {
             self.servers.removals.set_older();

@@ -104,6 +104,16 @@ pub fn is_gone<T>(result: &Result<T>) -> bool {
     answered(result, SdResult::NO_VDI) || answered(result, SdResult::NO_TAG)
 }
 
+/// None where a server said so.
+pub fn unless<T>(result: Result<T>, code: SdResult) -> Result<Option<T>> {
+    if answered(&result, code) { Ok(None) } else { result.map(Some) }
+}
+
+/// None where a server said that there is no such VDI or snapshot.
+pub fn unless_gone<T>(result: Result<T>) -> Result<Option<T>> {
+    if is_gone(&result) { Ok(None) } else { result.map(Some) }
+}
+
 fn vid_of(header: &Response) -> Result<Vid> {
     header.vdi().vid().ok_or(Error::BadReply("a VDI id that cannot be"))
 }
@@ -329,11 +339,7 @@ pub async fn standing(cluster: &Cluster, op: &Op, vid: Vid, index: u32) -> Step<
     let touch = write_request(op::WRITE_OBJ, vid.data(index), None, 0);
     let touch = cluster.call(op, Call::new(touch).resendable());
     let (touched, header) = join(touch, read_header(cluster, op, vid)).await;
-    let object = match touched {
-        Ok(_) => true,
-        result if answered(&result, SdResult::NO_OBJ) => false,
-        Err(error) => return Err(error.into()),
-    };
+    let object = unless(touched, SdResult::NO_OBJ)?.is_some();
     let header = header?;
     if header.is_snapshot() || header.is_deleted() {
         return Err(Outcome::Frozen);
@@ -356,11 +362,7 @@ pub async fn repeat(cluster: &Cluster, op: &Op, request: Request, payload: SendB
 /// Whether an object is there.
 pub async fn exists(cluster: &Cluster, op: &Op, oid: Oid) -> Result<bool> {
     let call = Call::new(Request::read(oid, 0, 1)).dest(Dest::Bytes(1)).resendable();
-    match cluster.call(op, call).await {
-        Ok(_) => Ok(true),
-        result if answered(&result, SdResult::NO_OBJ) => Ok(false),
-        Err(error) => Err(error),
-    }
+    Ok(unless(cluster.call(op, call).await, SdResult::NO_OBJ)?.is_some())
 }
 
 /// A request that removes an object which nothing names (4.6).

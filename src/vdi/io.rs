@@ -21,7 +21,7 @@ use sheepdog_proto::header::ObjArm;
 use sheepdog_proto::inode::STORE_ARRAY;
 use sheepdog_proto::{Oid, Request, SdResult, op};
 
-use super::inode::{self, answered, repeat, standing, write_request};
+use super::inode::{self, answered, repeat, standing, unless, write_request};
 use super::map::{Missing, PAGE, owner};
 use super::outcome::{Outcome, Step};
 use super::stale::Retries;
@@ -517,15 +517,11 @@ impl Vdi {
         }
         let arm = ObjArm { oid: vid.inode().0.into(), ..Default::default() };
         let call = Call::new(Request::new(op::FLUSH_VDI, 0, arm)).resendable();
-        match cluster.call(op, call).await {
-            Ok(_) => Ok(()),
+        if unless(cluster.call(op, call).await, SdResult::INVALID_PARMS)?.is_none() {
             // The server's way to say that writes are stable when acknowledged (4.8).
-            result if answered(&result, SdResult::INVALID_PARMS) => {
-                cluster.set_flush_is_needless();
-                Ok(())
-            }
-            Err(error) => Err(error),
+            cluster.set_flush_is_needless();
         }
+        Ok(())
     }
 }
 

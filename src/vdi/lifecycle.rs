@@ -12,7 +12,7 @@ use sheepdog_proto::{
 use super::displaced::Family;
 use super::entries::{SCAN, empty_map, scan, write_run};
 use super::generation::Generation;
-use super::inode::{self, Name, NewVdi, Which, answered, is_gone, write_request};
+use super::inode::{self, Name, NewVdi, Which, unless, unless_gone, write_request};
 use super::outcome::{Outcome, Step};
 use super::{Client, Vdi, btree};
 use crate::clock::Instant;
@@ -129,15 +129,11 @@ impl Client {
     /// Before a NEW_VDI for a name that has no working VDI: it must be known to be free, so that
     /// what is there after a lost answer is ours.
     pub(super) async fn name_is_free(&self, op: &Op, name: &Name) -> Result<()> {
-        match inode::lookup(&self.cluster, op, name, &Which::WORKING).await {
-            Ok(vid) => {
-                // A recycling cluster answers with a snapshot (3.4).
-                let header = inode::read_header(&self.cluster, op, vid).await?;
-                if header.is_snapshot() { Ok(()) } else { Err(inode::in_use()) }
-            }
-            result if answered(&result, SdResult::NO_VDI) => Ok(()),
-            Err(error) => Err(error),
-        }
+        let found = inode::lookup(&self.cluster, op, name, &Which::WORKING).await;
+        let Some(vid) = unless(found, SdResult::NO_VDI)? else { return Ok(()) };
+        // A recycling cluster answers with a snapshot (3.4).
+        let header = inode::read_header(&self.cluster, op, vid).await?;
+        if header.is_snapshot() { Ok(()) } else { Err(inode::in_use()) }
     }
 
     /// Deletes the working VDI `name`; its snapshots stay.
@@ -279,10 +275,8 @@ impl Client {
         let cluster = &self.cluster;
         let mut last = (Instant::now(), Vec::new());
         while Instant::now() < last.0 + BROKEN_OFF {
-            match inode::lookup(cluster, op, name, which).await {
-                Ok(found) if found == vid => {}
-                Ok(_) => return Err(inode::no_tag()),
-                Err(error) => return Err(error),
+            if inode::lookup(cluster, op, name, which).await? != vid {
+                return Err(inode::no_tag());
             }
             let entries = inode::read_entries(cluster, op, vid, 0, SCAN).await?;
             if entries != last.1 {
@@ -306,10 +300,9 @@ impl Client {
 
     /// DEL_VDI. False where nobody knows what came of it.
     async fn remove_name(&self, op: &Op, name: &Name, which: &Which, vid: Vid) -> Result<bool> {
-        match inode::del_vdi(&self.cluster, op, name, which, vid).await {
-            Ok(()) => Ok(true),
-            // Somebody else was faster, or an attempt of ours whose answer was lost.
-            result if is_gone(&result) => Ok(true),
+        match unless_gone(inode::del_vdi(&self.cluster, op, name, which, vid).await) {
+            // None: somebody else was faster, or an attempt of ours whose answer was lost.
+            Ok(_) => Ok(true),
             Err(error) if error.is_ambiguous() => Ok(false),
             Err(error) => Err(error),
         }
@@ -325,22 +318,19 @@ impl Client {
         doomed: &Doomed,
     ) -> Result<Left> {
         let cluster = &self.cluster;
-        match inode::lookup(cluster, op, name, which).await {
-            Ok(found) if found == doomed.vid => Ok(Left::Same),
-            Ok(found) if *which == Which::WORKING => {
-                let header = inode::read_header(cluster, op, doomed.vid).await?;
-                if !header.is_snapshot() || header.is_deleted() {
-                    // Somebody has created it anew since.
-                    return Ok(Left::Nothing);
-                }
-                // By a snapshot of the one we were at.
-                let header = inode::read_header(cluster, op, found).await?;
-                Ok(Left::Successor(Box::new(Doomed { vid: found, header })))
-            }
-            Ok(_) => Ok(Left::Nothing),
-            result if is_gone(&result) => Ok(Left::Nothing),
-            Err(error) => Err(error),
+        let now = match unless_gone(inode::lookup(cluster, op, name, which).await)? {
+            Some(found) if found == doomed.vid => return Ok(Left::Same),
+            Some(found) if *which == Which::WORKING => found,
+            _ => return Ok(Left::Nothing),
+        };
+        let header = inode::read_header(cluster, op, doomed.vid).await?;
+        if !header.is_snapshot() || header.is_deleted() {
+            // Somebody has created it anew since.
+            return Ok(Left::Nothing);
         }
+        // By a snapshot of the one we were at.
+        let header = inode::read_header(cluster, op, now).await?;
+        Ok(Left::Successor(Box::new(Doomed { vid: now, header })))
     }
 }
 

@@ -8,7 +8,7 @@ use sheepdog_proto::{SdResult, Vid, op};
 
 use super::entries::scan;
 use super::generation::Generation;
-use super::inode::{self, answered};
+use super::inode::{self, unless};
 use super::{Client, Vdi, Which, btree};
 use crate::cluster::{Cluster, Op};
 use crate::error::{Error, Refusal, Result};
@@ -52,14 +52,12 @@ pub(super) async fn inodes(client: &Client, op: &Op) -> Result<Vec<(Vid, InodeHe
     try_for_each_concurrent(set_bits(&used, &deleted).map(|vid| {
         let headers = &headers;
         async move {
-            match inode::read_header(cluster, op, vid).await {
-                Ok(header) if !header.is_deleted() => lock(headers).push((vid, header)),
-                Ok(_) => {}
-                // Announced by a cluster snapshot that is being loaded, or deleted just now.
-                result if answered(&result, SdResult::NO_OBJ) => {}
-                Err(error) => return Err(error),
-            }
-            Ok(())
+            // None: announced by a cluster snapshot that is being loaded, or deleted just now.
+            let header = unless(inode::read_header(cluster, op, vid).await, SdResult::NO_OBJ);
+            header.map(|header| {
+                let header = header.filter(|header| !header.is_deleted());
+                lock(headers).extend(header.map(|header| (vid, header)));
+            })
         }
     }))
     .await?;

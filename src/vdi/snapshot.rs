@@ -9,7 +9,7 @@ use sheepdog_proto::{InodeHeader, MAX_COPIES, SdResult, Vid, field_text};
 
 use super::displaced::{Family, MAX_ATTEMPTS, OVERTAKEN, PUT_BACK, at_once, is_going};
 use super::entries::scan;
-use super::inode::{self, Name, NewVdi, Which, answered};
+use super::inode::{self, Name, NewVdi, Which, answered, unless, unless_gone};
 use super::{Client, Opened, UNDO_LIMIT, Vdi, list};
 use crate::clock::Instant;
 use crate::cluster::Op;
@@ -81,23 +81,16 @@ impl Client {
     /// Servers do not mind two snapshots with one tag (5.8). One whose deletion was broken off is
     /// deleted first.
     async fn tag_is_free(&self, op: &Op, name: &Name, wanted: &Which) -> Result<()> {
-        match inode::lookup(&self.cluster, op, name, wanted).await {
-            Ok(vid) => {
-                let header = inode::read_header(&self.cluster, op, vid).await?;
-                if !inode::is_doomed(&header) {
-                    return Err(inode::in_use());
-                }
-                let which = Which::snap_id(header.snap_id.get());
-                match Box::pin(self.delete_found(op, name, &which, vid)).await {
-                    // Another client was at it.
-                    result if inode::is_gone(&result) => Ok(()),
-                    result => result,
-                }
-            }
-            // Of NO_VDI, too, the tag is not in use: the name has lost its working VDI.
-            result if inode::is_gone(&result) => Ok(()),
-            Err(error) => Err(error),
+        // Of NO_VDI, too, the tag is not in use: the name has lost its working VDI.
+        let found = unless_gone(inode::lookup(&self.cluster, op, name, wanted).await)?;
+        let Some(vid) = found else { return Ok(()) };
+        let header = inode::read_header(&self.cluster, op, vid).await?;
+        if !inode::is_doomed(&header) {
+            return Err(inode::in_use());
         }
+        let which = Which::snap_id(header.snap_id.get());
+        // None: another client was at it.
+        unless_gone(Box::pin(self.delete_found(op, name, &which, vid)).await).map(drop)
     }
 
     /// Gives a snapshot of ours its tag: only now, since before it nobody knew whose snapshot it
@@ -116,11 +109,9 @@ impl Client {
         // The newest is found, and of those before it, which others may have been at at the same
         // time, one at least sees the other.
         let family = Family { cluster, op, name };
-        let mut alone = match inode::lookup(cluster, op, name, wanted).await {
-            // Another client has given it a tag of its own.
-            result if inode::is_gone(&result) => return Ok(false),
-            result => result? == vid,
-        };
+        // None: another client has given it a tag of its own.
+        let Some(found) = family.lookup(wanted).await? else { return Ok(false) };
+        let mut alone = found == vid;
         let mut last = header;
         while alone && let Some((_, parent)) = family.parent(&last).await? {
             if !at_once(&header, &parent) {
@@ -170,10 +161,7 @@ impl Client {
     async fn take_back(&self, op: &Op, name: &Name, which: &Which, vid: Vid) -> Result<()> {
         let cluster = &self.cluster;
         inode::write_header(cluster, op, vid, VDI_SIZE_OFFSET, vec![0; 8]).await?;
-        match inode::del_vdi(cluster, op, name, which, vid).await {
-            result if inode::is_gone(&result) => Ok(()),
-            result => result,
-        }
+        unless_gone(inode::del_vdi(cluster, op, name, which, vid).await).map(drop)
     }
 
     /// Opens a snapshot for reading.
@@ -281,12 +269,9 @@ impl Client {
         };
         let family = Family { cluster, op, name };
         for _ in 0..MAX_ATTEMPTS {
-            let before = match inode::lookup(cluster, op, name, &Which::WORKING).await {
-                // A recycling cluster answers with a snapshot (3.4).
-                Ok(vid) => Some(vid),
-                result if answered(&result, SdResult::NO_VDI) => None,
-                Err(error) => return Err(error),
-            };
+            let before = inode::lookup(cluster, op, name, &Which::WORKING).await;
+            let before = unless(before, SdResult::NO_VDI)?;
+            // A recycling cluster answers with a snapshot (3.4).
             let is_there = match before {
                 Some(vid) => !inode::read_header(cluster, op, vid).await?.is_snapshot(),
                 None => false,
