@@ -52,6 +52,19 @@ impl Vid {
     }
 }
 
+/// The VDI ids whose bit is set in one bitmap of VDI ids and not in the other (4.12).
+pub fn vids_in<'a>(used: &'a [u8], deleted: &'a [u8]) -> impl Iterator<Item = Vid> + 'a {
+    let words = used.as_chunks().0.iter().zip(deleted.as_chunks().0);
+    let words =
+        words.map(|(used, deleted)| u64::from_le_bytes(*used) & !u64::from_le_bytes(*deleted));
+    words.enumerate().filter(|(_, bits)| *bits != 0).flat_map(|(at, bits)| {
+        (0..u64::BITS)
+            .filter(move |bit| bits & 1 << bit != 0)
+            .filter_map(move |bit| Vid::new(at as u32 * u64::BITS + bit))
+            .filter(|vid| !vid.is_none())
+    })
+}
+
 impl fmt::Debug for Vid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:06x}", self.0)
@@ -157,5 +170,15 @@ mod tests {
         assert_eq!(Oid(vid.inode().0 | 1 << 62).kind(), None);
         assert_eq!(Oid(1 << 56).kind(), None);
         assert_eq!(Vid::new(1 << 24), None);
+    }
+
+    #[test]
+    fn bits_become_vdi_ids_unless_deleted() {
+        let ids = |used: u128, deleted: u128| {
+            let (used, deleted) = (used.to_le_bytes(), deleted.to_le_bytes());
+            vids_in(&used, &deleted).map(Vid::get).collect::<Vec<_>>()
+        };
+        assert_eq!(ids(1 << 127 | 1 << 64 | 0b11, 0), [1, 64, 127]);
+        assert_eq!(ids(0xff0e, 0xff04), [1, 3]);
     }
 }

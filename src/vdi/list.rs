@@ -4,6 +4,7 @@ use std::mem::size_of;
 use std::sync::Mutex;
 
 use sheepdog_proto::inode::{InodeHeader, MAP_OFFSET, STORE_ARRAY};
+use sheepdog_proto::oid::vids_in;
 use sheepdog_proto::{SdResult, Vid, op};
 
 use super::entries::scan;
@@ -49,7 +50,7 @@ pub(super) async fn inodes(client: &Client, op: &Op) -> Result<Vec<(Vid, InodeHe
         Generation::Older => vec![0; used.len()],
     };
     let headers = Mutex::new(Vec::new());
-    try_for_each_concurrent(set_bits(&used, &deleted).map(|vid| {
+    try_for_each_concurrent(vids_in(&used, &deleted).map(|vid| {
         let headers = &headers;
         async move {
             // None: announced by a cluster snapshot that is being loaded, or deleted just now.
@@ -62,19 +63,6 @@ pub(super) async fn inodes(client: &Client, op: &Op) -> Result<Vec<(Vid, InodeHe
     }))
     .await?;
     Ok(headers.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
-}
-
-/// The VDI ids whose bit is set in one bitmap and not in the other (4.12).
-fn set_bits<'a>(used: &'a [u8], deleted: &'a [u8]) -> impl Iterator<Item = Vid> + 'a {
-    let words = used.as_chunks().0.iter().zip(deleted.as_chunks().0);
-    let words =
-        words.map(|(used, deleted)| u64::from_le_bytes(*used) & !u64::from_le_bytes(*deleted));
-    words.enumerate().filter(|(_, bits)| *bits != 0).flat_map(|(at, bits)| {
-        (0..u64::BITS)
-            .filter(move |bit| bits & 1 << bit != 0)
-            .filter_map(move |bit| Vid::new(at as u32 * u64::BITS + bit))
-            .filter(|vid| !vid.is_none())
-    })
 }
 
 impl Vdi {
@@ -100,20 +88,5 @@ impl Vdi {
             used += entries.iter().filter(|entry| **entry != 0).count() as u64;
         }
         Ok(Info { header, vid, allocated: used << header.block_size_shift })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bits_become_vdi_ids_unless_deleted() {
-        let ids = |used: u128, deleted: u128| {
-            let (used, deleted) = (used.to_le_bytes(), deleted.to_le_bytes());
-            set_bits(&used, &deleted).map(Vid::get).collect::<Vec<_>>()
-        };
-        assert_eq!(ids(1 << 127 | 1 << 64 | 0b11, 0), [1, 64, 127]);
-        assert_eq!(ids(0xff0e, 0xff04), [1, 3]);
     }
 }
