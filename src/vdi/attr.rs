@@ -16,6 +16,14 @@ const HEADER: usize = size_of::<AttrHeader>();
 /// Where the value's length stands, and after it the key and the value: what a replacement writes.
 const LENGTH_AT: usize = offset_of!(AttrHeader, value_len);
 
+fn failed(result: SdResult) -> Error {
+    Error::Server { opcode: op::GET_VDI_ATTR, result }
+}
+
+fn success(result: SdResult) -> Result<()> {
+    if result.is_success() { Ok(()) } else { Err(failed(result)) }
+}
+
 /// An attribute of a VDI, by its key.
 pub struct Key {
     header: AttrHeader,
@@ -41,18 +49,16 @@ impl Client {
     pub async fn set_attr(&self, op: &Op, key: &Key, value: &[u8]) -> Result<()> {
         let record = attr::encode(key.header, value)
             .ok_or(Error::Invalid("the value is longer than 64 KiB"))?;
-        let id = match self.attr_op(op, 0, key.record()?).await {
-            Ok(id) => id,
-            Err((error, _)) if error.server_result() == Some(SdResult::NO_OBJ) => {
+        let id = match self.attr_op(op, 0, key.record()?).await? {
+            (SdResult::NO_OBJ, _) => {
                 let flags = op::FLAG_ATTR_CREAT | self.exclusive_if_taken(op, key).await?;
-                match self.attr_op(op, flags, record.clone()).await {
-                    Ok(_) => return Ok(()),
+                match self.attr_op(op, flags, record.clone()).await? {
                     // Created by another client just now, or by an attempt that looked lost.
-                    Err((error, id)) if error.server_result() == Some(SdResult::VDI_EXIST) => id,
-                    Err((error, _)) => return Err(error),
+                    (SdResult::VDI_EXIST, id) => id,
+                    (result, _) => return success(result),
                 }
             }
-            Err((error, _)) => return Err(error),
+            (result, id) => success(result).map(|()| id)?,
         };
         let end = HEADER + value.len();
         let oid = key.header.oid(id);
@@ -74,61 +80,48 @@ impl Client {
 
     /// The value, cut after `room` bytes, and its whole length.
     pub async fn get_attr(&self, op: &Op, key: &Key, room: usize) -> Result<(Vec<u8>, usize)> {
-        let id = self.attr_op(op, 0, key.record()?).await.map_err(|(error, _)| error)?;
+        let (result, id) = self.attr_op(op, 0, key.record()?).await?;
+        success(result)?;
         let len = HEADER + room.min(VALUE_LEN);
         let oid = key.header.oid(id);
-        let mut bytes = inode::read_object(&self.cluster, op, oid, 0, len as u32).await?;
-        let (header, _) = AttrHeader::read_from_prefix(&bytes)
-            .map_err(|_| Error::Internal("length of an attribute"))?;
+        let object = inode::read_object(&self.cluster, op, oid, 0, len as u32).await?;
+        let (header, value) =
+            attr::parse(&object).ok_or(Error::Internal("length of an attribute"))?;
         if header.is_deleted() || header.key != key.header.key {
             // Deleted between the two requests.
-            let (opcode, result) = (op::GET_VDI_ATTR, SdResult::NO_OBJ);
-            return Err(Error::Server { opcode, result });
+            return Err(failed(SdResult::NO_OBJ));
         }
-        let value_len = (header.value_len.get() as usize).min(VALUE_LEN);
-        bytes.drain(..HEADER);
-        bytes.truncate(value_len);
-        Ok((bytes, value_len))
+        Ok((value.to_vec(), (header.value_len.get() as usize).min(VALUE_LEN)))
     }
 
     pub async fn delete_attr(&self, op: &Op, key: &Key) -> Result<()> {
-        let done = self.attr_op(op, op::FLAG_ATTR_DEL, key.record()?).await;
-        done.map(drop).map_err(|(error, _)| error)
+        success(self.attr_op(op, op::FLAG_ATTR_DEL, key.record()?).await?.0)
     }
 
-    /// GET_VDI_ATTR: the id of the attribute, which an error that says so carries too.
-    async fn attr_op(
-        &self,
-        op: &Op,
-        flags: u16,
-        record: Vec<u8>,
-    ) -> std::result::Result<u32, (Error, u32)> {
-        let version = self.generation(op).await.map_err(|error| (error, 0))?.internal_version();
-        let request = attr::get_vdi_attr(flags, 0);
-        let request = Request { proto_ver: version, ..request };
+    /// GET_VDI_ATTR: its result, and the id of the attribute, which failures that know it tell too.
+    async fn attr_op(&self, op: &Op, flags: u16, record: Vec<u8>) -> Result<(SdResult, u32)> {
+        let version = self.generation(op).await?.internal_version();
+        let request = Request { proto_ver: version, ..attr::get_vdi_attr(flags, 0) };
         let mut lost = false;
         let mut backoff = Backoff::default();
         loop {
             let call = Call::new(request).payload(record.clone());
-            let (error, id) = match self.cluster.call_any(op, call).await {
+            let error = match self.cluster.call_any(op, call).await {
                 Ok(reply) => {
                     let (result, id) = (reply.header.result(), reply.header.vdi().attr_id.get());
-                    // Deleted by the attempt whose answer was lost.
-                    let done = lost && flags == op::FLAG_ATTR_DEL && result == SdResult::NO_OBJ;
-                    if result.is_success() || done {
-                        return Ok(id);
+                    if lost && flags == op::FLAG_ATTR_DEL && result == SdResult::NO_OBJ {
+                        // Deleted by the attempt whose answer was lost.
+                        return Ok((SdResult::SUCCESS, id));
                     }
-                    (Error::Server { opcode: op::GET_VDI_ATTR, result }, id)
+                    match success(result) {
+                        Err(error) if error.is_ambiguous() => error,
+                        _ => return Ok((result, id)),
+                    }
                 }
-                Err(error) => (error, 0),
+                Err(error) => error,
             };
-            if !error.is_ambiguous() {
-                return Err((error, id));
-            }
+            backoff.wait_after(error, &self.cluster, op).await?;
             lost = true;
-            if !backoff.wait(&self.cluster, op).await.map_err(|error| (error, 0))? {
-                return Err((error, id));
-            }
         }
     }
 }
