@@ -163,10 +163,7 @@ pub(super) fn flush(handle: &Handle) -> Task<()> {
 pub(super) fn zero(handle: &Handle, offset: u64, len: u64, space: Space) -> Task<()> {
     let vdi = handle.open().cloned();
     task(&handle.session, handle.about(), vdi, move |client, op, vdi| async move {
-        match space {
-            Space::Freed => vdi.discard(&client.cluster, &op, offset, len).await,
-            Space::Kept => vdi.zero(&client.cluster, &op, offset, len, space).await,
-        }
+        vdi.zero(&client.cluster, &op, offset, len, space).await
     })
 }
 

@@ -37,18 +37,14 @@ pub enum ExtentKind {
 /// What becomes of the objects of a range that is made to read as zeros.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Space {
+    /// That of the objects wholly inside is freed. The last object of the VDI counts as inside when
+    /// the range reaches the VDI's end.
     Freed,
     /// The VDI keeps those that it has, and gets its own where they are a parent's.
     Kept,
 }
 
 impl Vdi {
-    /// Makes a range read as zeros, and frees the objects wholly inside it. The last object of the
-    /// VDI counts as inside when the range reaches the VDI's end.
-    pub async fn discard(&self, cluster: &Cluster, op: &Op, offset: u64, len: u64) -> Result<()> {
-        self.zero(cluster, op, offset, len, Space::Freed).await
-    }
-
     /// Makes a range read as zeros.
     pub async fn zero(
         &self,

@@ -30,7 +30,7 @@ use crate::model;
 use crate::net::{self, EventSet, RecvBuf, SendBuf, WakeFd};
 use crate::ops::{Action, Number, Op, OpId, SECTOR, Schedule, Start, Which, contents, value};
 use crate::rules::Rules;
-use crate::vdi::{self, Client, CreateOptions, ExtentKind, Key, Name, UNDO_LIMIT, Vdi};
+use crate::vdi::{self, Client, CreateOptions, ExtentKind, Key, Name, Space, UNDO_LIMIT, Vdi};
 use crate::world::{World, WorldConfig};
 
 /// More than this, and something turns for ever.
@@ -612,8 +612,9 @@ impl Player {
             Action::Discard { at, len, .. } => {
                 let vdi = vdi?;
                 task!(|op| {
-                    let range = (at * SECTOR, len * SECTOR);
-                    vdi.discard(&client.cluster, op, range.0, range.1).await.map(nothing)
+                    let (offset, len) = (at * SECTOR, len * SECTOR);
+                    let zeros = vdi.zero(&client.cluster, op, offset, len, Space::Freed);
+                    zeros.await.map(nothing)
                 })
             }
             Action::Flush { .. } => {

@@ -18,7 +18,7 @@ use sim::error::{Error, Result};
 use sim::exec::{Completion, join, try_for_each_concurrent};
 use sim::model;
 use sim::net::{RecvBuf, SendBuf, is_ready};
-use sim::vdi::{Client, CreateOptions, ExtentKind, Name, Vdi};
+use sim::vdi::{Client, CreateOptions, ExtentKind, Name, Space, Vdi};
 use sim::world::{Delays, Fault, Kind, When, World, WorldConfig};
 
 const SIZE: u64 = 64 << 20;
@@ -348,7 +348,7 @@ fn who_needs_an_object_alone_waits_for_the_writes_under_way_and_not_for_later_on
         let discards = async {
             let begun = world.now();
             for len in [4 << 20, 4096, 4 << 20, 4096] {
-                vdi.discard(&client.cluster, op, 0, len).await?;
+                vdi.zero(&client.cluster, op, 0, len, Space::Freed).await?;
             }
             Ok(world.now() - begun)
         };
@@ -390,8 +390,8 @@ fn a_hole_takes_as_long_as_its_index_and_not_as_its_objects() {
     let cluster = &client.cluster;
     let extents = cluster.run(async |op| {
         vdi.write(cluster, op, &vec![1; 512].into(), size / 2).await?;
-        vdi.discard(cluster, op, 0, size / 2).await?;
-        vdi.discard(cluster, op, size / 2 + 4096, size / 2 - 4096).await?;
+        vdi.zero(cluster, op, 0, size / 2, Space::Freed).await?;
+        vdi.zero(cluster, op, size / 2 + 4096, size / 2 - 4096, Space::Freed).await?;
         vdi.block_status(cluster, op, 0, size).await
     });
     let (half, object) = (size / 2, 4 << 20);
