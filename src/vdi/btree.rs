@@ -11,6 +11,8 @@
 //! Every write to the root starts below the map area: where one starts inside, a 1.0 server takes
 //! its bytes for map entries, and removes the objects that it makes of them (4.5).
 
+use std::mem;
+
 use sheepdog_proto::btree::{self, EMPTY_ROOT, Leaf, Node};
 use sheepdog_proto::inode::BTREE_COUNTER_OFFSET;
 use sheepdog_proto::{Oid, SdResult, Vid, op};
@@ -135,13 +137,13 @@ impl Vdi {
             if plan.is_empty() {
                 return Ok(());
             }
-            let doubt = Doubt(Some(self));
+            let doubt = Doubt(self);
             match store_all(cluster, op, writes).await {
                 Ok(()) => {
                     if let Some(tree) = &mut lock(&self.state).tree {
                         tree.apply(plan);
                     }
-                    doubt.resolve();
+                    mem::forget(doubt);
                     return Ok(());
                 }
                 Err(Error::Server { .. }) if !refused => {
@@ -188,19 +190,11 @@ impl Vdi {
 }
 
 /// A tree that is being changed: it is read again unless all was stored.
-struct Doubt<'a>(Option<&'a Vdi>);
-
-impl Doubt<'_> {
-    fn resolve(mut self) {
-        self.0 = None;
-    }
-}
+struct Doubt<'a>(&'a Vdi);
 
 impl Drop for Doubt<'_> {
     fn drop(&mut self) {
-        if let Some(vdi) = self.0 {
-            lock(&vdi.state).tree = None;
-        }
+        lock(&self.0.state).tree = None;
     }
 }
 
@@ -265,7 +259,7 @@ async fn remove_from(
     let mut tree = read_tree(cluster, op, vid).await?;
     loop {
         let (node, mut leaves) = match &mut tree.root {
-            Root::Leaves(leaves) => (None, std::mem::take(leaves)),
+            Root::Leaves(leaves) => (None, mem::take(leaves)),
             Root::Children(children) => {
                 let Some(last) = children.last() else { return Err(DAMAGED) };
                 let oid = Oid(last.oid.get());

@@ -529,26 +529,23 @@ impl Vdi {
 struct Doubt<'a> {
     vdi: &'a Vdi,
     index: u32,
-    resolved: bool,
 }
 
 impl Doubt<'_> {
     fn new(vdi: &Vdi, index: u32) -> Doubt<'_> {
         lock(&vdi.state).pages.doubt(index);
-        Doubt { vdi, index, resolved: false }
+        Doubt { vdi, index }
     }
 
-    fn resolve(mut self, entry: u32) {
+    fn resolve(self, entry: u32) {
         lock(&self.vdi.state).pages.set(self.index, entry);
-        self.resolved = true;
+        mem::forget(self);
     }
 }
 
 impl Drop for Doubt<'_> {
     fn drop(&mut self) {
-        if !self.resolved {
-            lock(&self.vdi.state).pages.doubt(self.index);
-        }
+        lock(&self.vdi.state).pages.doubt(self.index);
     }
 }
 
