@@ -110,20 +110,20 @@ impl Client {
             inode::new_vdi(cluster, op, &name, arm, None).await.map(NewVdi::vid)
         });
         let vid = cluster.bounded(op, made).await?;
-        if options.prealloc {
-            let all = pin!(self.preallocate(op, name, vid));
-            let result = cluster.bounded(op, all).await;
-            if result.is_err() {
-                // Nobody asked for half of it. It takes time of its own.
-                let op = op.extended(UNDO_LIMIT);
-                let mut undo = Box::pin(self.delete_found(&op, &name, &Which::WORKING, vid));
-                if let Err(e) = cluster.bounded(&op, undo.as_mut()).await {
-                    log::warn!("VDI {name}: preallocated in part, and not deleted: {e}");
-                }
-            }
-            result?;
+        if !options.prealloc {
+            return Ok(());
         }
-        Ok(())
+        let all = pin!(self.preallocate(op, name, vid));
+        let result = cluster.bounded(op, all).await;
+        if result.is_err() {
+            // Nobody asked for half of it. It takes time of its own.
+            let op = op.extended(UNDO_LIMIT);
+            let mut undo = Box::pin(self.delete_found(&op, &name, &Which::WORKING, vid));
+            if let Err(e) = cluster.bounded(&op, undo.as_mut()).await {
+                log::warn!("VDI {name}: preallocated in part, and not deleted: {e}");
+            }
+        }
+        result
     }
 
     /// Before a NEW_VDI for a name that has no working VDI: it must be known to be free, so that
@@ -146,9 +146,7 @@ impl Client {
         let vid = inode::lookup(&self.cluster, op, &name, &Which::WORKING).await?;
         self.delete_found(op, &name, &Which::WORKING, vid).await
     }
-}
 
-impl Client {
     /// Creates all objects of a new VDI, as zeros, and maps them.
     async fn preallocate(&self, op: &Op, name: Name, vid: Vid) -> Result<()> {
         let cluster = &self.cluster;
@@ -191,33 +189,34 @@ impl Client {
         let cluster = &self.cluster;
         // Two at once would release everything twice (3.7, hazard 2).
         let _turn = self.deletions.exclusive(vid.get()).await;
-        let mut doomed = Doomed { vid, header: inode::read_header(cluster, op, vid).await? };
-        if doomed.header.is_deleted() && *which != Which::WORKING {
+        let header = inode::read_header(cluster, op, vid).await?;
+        if header.is_deleted() && *which != Which::WORKING {
             return Err(inode::no_tag());
         }
-        inode::check_any(&doomed.header, vid, name, which)?;
+        inode::check_any(&header, vid, name, which)?;
         // By its id: two snapshots can have one tag.
-        let which = match doomed.header.is_snapshot() {
-            true => Which::snap_id(doomed.header.snap_id.get()),
+        let which = match header.is_snapshot() {
+            true => Which::snap_id(header.snap_id.get()),
             false => Which::WORKING,
         };
-        if doomed.header.store_policy != STORE_ARRAY && which != Which::WORKING {
+        if header.store_policy != STORE_ARRAY && which != Which::WORKING {
             // Nobody counts who shares its objects (3.9).
             return Err(Error::Refused(Refusal::NoSupport));
         }
+        let mut doomed = Doomed { name, which, vid, header };
         if which != Which::WORKING {
-            self.doom(op, name, &which, &doomed).await?;
+            self.doom(op, &doomed).await?;
         }
         let mut backoff = Backoff::default();
         let mut own = Vec::new();
         for attempt in 1..=MAX_ATTEMPTS {
-            let removed = match self.empty(op, &doomed, &which, &mut own).await {
-                Ok(()) => self.remove_name(op, name, &which, doomed.vid).await?,
+            let removed = match self.empty(op, &doomed, &mut own).await {
+                Ok(()) => self.remove_name(op, &doomed).await?,
+                Err(Outcome::Failed(error)) => return Err(error),
                 // Another client has taken a snapshot. What it holds stays from here on.
-                Err(Outcome::Frozen) => false,
-                Err(outcome) => return Err(outcome.into_error("the VDI changes")),
+                Err(_) => false,
             };
-            match self.what_is_left(op, name, &which, &doomed).await? {
+            match self.what_is_left(op, &doomed).await? {
                 Left::Nothing if which != Which::WORKING => return Ok(()),
                 Left::Nothing => {
                     return self.servers.removals.wait_for_deletion(cluster, op, own).await;
@@ -231,8 +230,8 @@ impl Client {
                         return Err(Error::TimedOut(None));
                     }
                 }
-                Left::Successor(next) => {
-                    doomed = *next;
+                Left::Successor(vid, header) => {
+                    doomed = Doomed { vid, header: *header, ..doomed };
                     own.clear();
                 }
             }
@@ -243,14 +242,14 @@ impl Client {
     /// Makes a snapshot one that nobody opens, clones or goes back to any more, before it loses its
     /// first object: however far the deletion comes, what is left of it is not taken for whole. It
     /// stays under its name, so that the deletion can be repeated.
-    async fn doom(&self, op: &Op, name: &Name, which: &Which, doomed: &Doomed) -> Result<()> {
+    async fn doom(&self, op: &Op, doomed: &Doomed<'_>) -> Result<()> {
         let (cluster, vid) = (&self.cluster, doomed.vid);
         // Of 0.8 nobody knows whether it removes the objects of a VDI without a size.
         if self.generation(op).await? == Generation::Older {
             return Ok(());
         }
         if inode::is_doomed(&doomed.header) {
-            return self.leave_to_another(op, name, which, vid).await;
+            return self.leave_to_another(op, doomed).await;
         }
         // A map that cannot be read is none that can be emptied: then the snapshot stays.
         for (first, len) in scan(0..inode::objects(&doomed.header)) {
@@ -259,7 +258,7 @@ impl Client {
         inode::write_header(cluster, op, vid, VDI_SIZE_OFFSET, vec![0; 8]).await?;
         // Whoever derives a VDI from the snapshot writes all of its inode back (4.2). It is over
         // once a later operation of the cluster is.
-        if inode::lookup(cluster, op, name, which).await? != vid {
+        if inode::lookup(cluster, op, doomed.name, &doomed.which).await? != vid {
             return Err(inode::no_vdi());
         }
         match inode::is_doomed(&inode::read_header(cluster, op, vid).await?) {
@@ -271,11 +270,11 @@ impl Client {
     /// A snapshot is being deleted already. Where another client is at it, nobody else must be:
     /// what both let go of would be released twice (3.7, hazard 2). Where nothing happens any more
     /// it was broken off, and we go on with it.
-    async fn leave_to_another(&self, op: &Op, name: &Name, which: &Which, vid: Vid) -> Result<()> {
-        let cluster = &self.cluster;
+    async fn leave_to_another(&self, op: &Op, doomed: &Doomed<'_>) -> Result<()> {
+        let (cluster, vid) = (&self.cluster, doomed.vid);
         let mut last = (Instant::now(), Vec::new());
         while Instant::now() < last.0 + BROKEN_OFF {
-            if inode::lookup(cluster, op, name, which).await? != vid {
+            if inode::lookup(cluster, op, doomed.name, &doomed.which).await? != vid {
                 return Err(inode::no_tag());
             }
             let entries = inode::read_entries(cluster, op, vid, 0, SCAN).await?;
@@ -288,19 +287,20 @@ impl Client {
     }
 
     /// Lets go of all that a VDI names; its own objects are added to `own`.
-    async fn empty(&self, op: &Op, doomed: &Doomed, which: &Which, own: &mut Vec<Oid>) -> Step<()> {
+    async fn empty(&self, op: &Op, doomed: &Doomed<'_>, own: &mut Vec<Oid>) -> Step<()> {
         let (cluster, vid) = (&self.cluster, doomed.vid);
         if doomed.header.store_policy != STORE_ARRAY {
             return Ok(btree::remove_all(cluster, op, vid).await?);
         }
         let all = 0..inode::objects(&doomed.header);
-        let working = *which == Which::WORKING;
+        let working = doomed.which == Which::WORKING;
         empty_map(cluster, op, vid, all, working, |oid| own.push(oid)).await
     }
 
     /// DEL_VDI. False where nobody knows what came of it.
-    async fn remove_name(&self, op: &Op, name: &Name, which: &Which, vid: Vid) -> Result<bool> {
-        match unless_gone(inode::del_vdi(&self.cluster, op, name, which, vid).await) {
+    async fn remove_name(&self, op: &Op, doomed: &Doomed<'_>) -> Result<bool> {
+        let Doomed { name, which, vid, .. } = doomed;
+        match unless_gone(inode::del_vdi(&self.cluster, op, name, which, *vid).await) {
             // None: somebody else was faster, or an attempt of ours whose answer was lost.
             Ok(_) => Ok(true),
             Err(error) if error.is_ambiguous() => Ok(false),
@@ -310,17 +310,12 @@ impl Client {
 
     /// A 1.0 server reports success, too, where an entry was stored meanwhile, and only hides the
     /// VDI then (4.11).
-    async fn what_is_left(
-        &self,
-        op: &Op,
-        name: &Name,
-        which: &Which,
-        doomed: &Doomed,
-    ) -> Result<Left> {
+    async fn what_is_left(&self, op: &Op, doomed: &Doomed<'_>) -> Result<Left> {
         let cluster = &self.cluster;
-        let now = match unless_gone(inode::lookup(cluster, op, name, which).await)? {
+        let found = inode::lookup(cluster, op, doomed.name, &doomed.which).await;
+        let now = match unless_gone(found)? {
             Some(found) if found == doomed.vid => return Ok(Left::Same),
-            Some(found) if *which == Which::WORKING => found,
+            Some(found) if doomed.which == Which::WORKING => found,
             _ => return Ok(Left::Nothing),
         };
         let header = inode::read_header(cluster, op, doomed.vid).await?;
@@ -330,12 +325,15 @@ impl Client {
         }
         // By a snapshot of the one we were at.
         let header = inode::read_header(cluster, op, now).await?;
-        Ok(Left::Successor(Box::new(Doomed { vid: now, header })))
+        Ok(Left::Successor(now, Box::new(header)))
     }
 }
 
 /// What is being deleted.
-struct Doomed {
+struct Doomed<'a> {
+    name: &'a Name,
+    /// WORKING, or a snapshot by its id.
+    which: Which,
     vid: Vid,
     header: InodeHeader,
 }
@@ -346,7 +344,7 @@ enum Left {
     /// The VDI is still there.
     Same,
     /// The name went on as another one.
-    Successor(Box<Doomed>),
+    Successor(Vid, Box<InodeHeader>),
 }
 
 /// How often a deletion finds that entries were stored meanwhile.

@@ -34,13 +34,3 @@ impl From<Error> for Outcome {
         }
     }
 }
-
-impl Outcome {
-    /// For a step that is not repeated.
-    pub fn into_error(self, otherwise: &'static str) -> Error {
-        match self {
-            Outcome::Failed(error) => error,
-            Outcome::Frozen | Outcome::Stray { .. } | Outcome::Gone { .. } => Error::Io(otherwise),
-        }
-    }
-}
