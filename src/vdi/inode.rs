@@ -288,8 +288,7 @@ pub async fn read_entries(
 ) -> Result<Vec<u32>> {
     let offset = map_entry_offset(first);
     let bytes = read_object(cluster, op, vid.inode(), offset, 4 * count).await?;
-    let entries = bytes.chunks_exact(4);
-    Ok(entries.map(|e| u32::from_le_bytes([e[0], e[1], e[2], e[3]])).collect())
+    Ok(bytes.as_chunks().0.iter().map(|entry| u32::from_le_bytes(*entry)).collect())
 }
 
 /// WRITE_OBJ or CREATE_AND_WRITE_OBJ; `cow` is the object that a new one starts as.
@@ -405,13 +404,11 @@ pub fn check_any(header: &InodeHeader, vid: Vid, name: &Name, which: &Which) -> 
         STORE_BTREE => header.block_size_shift == DEFAULT_BLOCK_SIZE_SHIFT,
         _ => false,
     };
-    if !known {
-        return Err(Error::Refused(Refusal::NoSupport));
+    if known && header.vdi_size.get() <= max_size(header.store_policy, header.block_size_shift) {
+        Ok(())
+    } else {
+        Err(Error::Refused(Refusal::NoSupport))
     }
-    if header.vdi_size.get() > max_size(header.store_policy, header.block_size_shift) {
-        return Err(Error::Refused(Refusal::NoSupport));
-    }
-    Ok(())
 }
 
 /// Number of data objects of a VDI whose map is an array. [`check`] has made sure that the number

@@ -197,24 +197,19 @@ impl Client {
     /// error, where there are several: the others are closed all the same.
     pub async fn close_all(&self, op: &Op) -> Result<()> {
         // Operations that were opening or closing something are ending as cancelled.
-        poll_fn(|cx| {
+        let vdis: Vec<Arc<Vdi>> = poll_fn(|cx| {
             let mut open = lock(&self.open);
-            let busy = open.working.values().any(|entry| matches!(entry, Opened::InTransition));
-            if busy {
-                open.waiters.register(cx);
-                return Poll::Pending;
-            }
-            Poll::Ready(())
-        })
-        .await;
-        let vdis: Vec<Arc<Vdi>> = {
-            let open = lock(&self.open);
-            let vdis = open.working.values().filter_map(|entry| match entry {
+            let vdis = open.working.values().map(|entry| match entry {
                 Opened::Open { vdi, .. } | Opened::Left(vdi) => Some(vdi.clone()),
                 Opened::InTransition => None,
             });
-            vdis.collect()
-        };
+            let Some(vdis) = vdis.collect() else {
+                open.waiters.register(cx);
+                return Poll::Pending;
+            };
+            Poll::Ready(vdis)
+        })
+        .await;
         let mut result = Ok(());
         for vdi in vdis {
             result = result.and(self.close_working(op, &vdi).await);

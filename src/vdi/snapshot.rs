@@ -362,9 +362,7 @@ impl Client {
         }
         Ok(())
     }
-}
 
-impl Client {
     /// Deletes what nobody has asked for: what a rolled-back VDI was, or what two clients made at
     /// once, which stays as a snapshot without a tag. Where this fails, space is what it costs.
     async fn discard_old(&self, op: &Op, name: &Name, vid: Vid, header: &InodeHeader) {

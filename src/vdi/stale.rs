@@ -305,22 +305,21 @@ impl Vdi {
         }
         if !lock(&self.state).locked.contains(&vid) {
             let locked = self.servers.strays.lock(cluster, op, &self.name).await?;
-            let mut guard = Some(self.servers.strays.guard(Stray::Lock(self.name, locked)));
-            {
+            let guard = self.servers.strays.guard(Stray::Lock(self.name, locked));
+            let is_closed = {
                 let mut state = lock(&self.state);
-                if !state.closed
-                    && let Some(guard) = guard.take()
-                {
+                if !state.closed {
                     state.locked.push(locked);
-                    guard.keep();
                 }
-            }
-            if let Some(guard) = guard {
+                state.closed
+            };
+            if is_closed {
                 // Nobody else would give it back.
                 drop(guard);
                 self.servers.strays.release(cluster, op).await?;
                 return Err(closed());
             }
+            guard.keep();
         }
         loop {
             let old = lock(&self.state).locked.iter().copied().find(|held| *held != vid);
