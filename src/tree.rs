@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use sheepdog_proto::btree::{
-    self, BadNode, Child, HEADER_LEN, Leaf, MAX_CHILDREN, MAX_LEAVES, Node,
+    self, BadNode, Child, EMPTY_ROOT, Leaf, MAX_CHILDREN, MAX_LEAVES, Node,
 };
 use sheepdog_proto::inode::{BTREE_COUNTER_OFFSET, MAP_OFFSET};
 use sheepdog_proto::{Oid, Vid, op};
@@ -219,7 +219,28 @@ impl Tree {
         Write { opcode: op::WRITE_OBJ, oid: vid.inode(), offset, bytes }
     }
 
-    pub fn root_header(&self, vid: Vid, header: [u8; HEADER_LEN]) -> Write {
+    /// The write that leaves a node its first `len` leaves: the root, or the node `oid`.
+    pub fn cut_leaves(&self, vid: Vid, oid: Option<Oid>, len: usize) -> Write {
+        let header = btree::leaves_header(len);
+        match oid {
+            None => self.root_write(vid, MARGIN, &header),
+            Some(oid) => Write { opcode: op::WRITE_OBJ, oid, offset: 0, bytes: header.to_vec() },
+        }
+    }
+
+    /// Takes the last node out of the root, and tells the write that does so. Without nodes the root
+    /// is an empty one of leaves.
+    pub fn pop_child(&mut self, vid: Vid) -> Write {
+        let header = match &mut self.root {
+            Root::Children(children) if children.len() > 1 => {
+                children.pop();
+                btree::children_header(children.len())
+            }
+            root => {
+                *root = Root::Leaves(Vec::new());
+                EMPTY_ROOT
+            }
+        };
         self.root_write(vid, MARGIN, &header)
     }
 }
@@ -377,6 +398,14 @@ impl Draft<'_> {
     }
 }
 
+/// The leaves of a node below the root.
+pub fn parse_leaves(bytes: &[u8]) -> Result<Vec<Leaf>, Damaged> {
+    match Node::parse(bytes)? {
+        Node::Leaves(leaves) => Ok(leaves.to_vec()),
+        Node::Children(_) => Err(Damaged),
+    }
+}
+
 /// Which of at least one child an index belongs to: beyond them all, the last one.
 fn child_at(children: &[Child], idx: u32) -> usize {
     children.partition_point(|child| child.max_idx.get() < idx).min(children.len() - 1)
@@ -405,11 +434,10 @@ fn set_leaf(leaves: &mut Vec<Leaf>, idx: u32, owner: Vid) {
 mod tests {
     use std::collections::BTreeMap;
 
+    use super::*;
     use proptest::collection::vec;
     use proptest::prelude::*;
-    use sheepdog_proto::btree::EMPTY_ROOT;
-
-    use super::*;
+    use sheepdog_proto::btree::HEADER_LEN;
 
     /// Nodes that a few changes fill.
     const SMALL: Fanout = Fanout { leaves: 4, children: 64 };
@@ -717,6 +745,21 @@ mod tests {
         assert_ne!(changed, before);
         step(&mut tree, &mut stored, &[(8, own())]);
         assert_ne!(marks(&stored.tree()), changed);
+    }
+
+    #[test]
+    fn a_tree_is_taken_down_from_its_end() {
+        let (mut tree, mut stored) = (Stored::empty().tree(), Stored::empty());
+        let changes: Vec<_> = (0..20).map(|idx| (idx, own())).collect();
+        step(&mut tree, &mut stored, &changes);
+        while let Root::Children(children) = &tree.root {
+            let last = Oid(children.last().unwrap().oid.get());
+            stored.write(&tree.cut_leaves(own(), Some(last), 0));
+            assert!(parse_leaves(&stored.nodes[&last]).unwrap().is_empty());
+            stored.write(&tree.pop_child(own()));
+            assert_eq!(stored.tree().root, tree.root);
+        }
+        assert_eq!(tree.root, Root::Leaves(Vec::new()));
     }
 
     #[test]

@@ -13,16 +13,16 @@
 
 use std::mem;
 
-use sheepdog_proto::btree::{self, EMPTY_ROOT, Leaf, Node};
+use sheepdog_proto::btree::{self, Leaf};
 use sheepdog_proto::inode::BTREE_COUNTER_OFFSET;
-use sheepdog_proto::{Oid, SdResult, Vid, op};
+use sheepdog_proto::{Oid, SdResult, Vid};
 
 use super::inode::{answered, read_object, remove_request, repeat, unless, write_request};
 use super::{Vdi, View};
 use crate::cluster::{Call, Cluster, Op};
 use crate::error::{Error, Result};
 use crate::exec::{lock, try_for_each_concurrent};
-use crate::tree::{Damaged, FANOUT, GAP_LEN, Obstacle, Root, Tree, Unread, Write};
+use crate::tree::{Damaged, FANOUT, GAP_LEN, Obstacle, Root, Tree, Unread, Write, parse_leaves};
 
 /// Bytes of a node that are read before its length is known: enough for 1023 leaves.
 const FIRST_READ: u32 = 8192;
@@ -73,11 +73,7 @@ async fn read_node_at(
 }
 
 async fn read_leaves(cluster: &Cluster, op: &Op, oid: Oid) -> Result<Vec<Leaf>> {
-    let bytes = read_node_at(cluster, op, oid, 0, 0).await?;
-    match Node::parse(&bytes).map_err(Damaged::from)? {
-        Node::Leaves(leaves) => Ok(leaves.to_vec()),
-        Node::Children(_) => Err(DAMAGED),
-    }
+    Ok(parse_leaves(&read_node_at(cluster, op, oid, 0, 0).await?)?)
 }
 
 impl Vdi {
@@ -160,9 +156,7 @@ impl Vdi {
         let _turn = self.tree_lock.exclusive(0).await;
         // Nobody reads it before the turn is over.
         lock(&self.state).tree = None;
-        let (vid, order) = (self.view().vid, Order::EntriesFirst);
-        remove_from(cluster, op, vid, first, order).await?;
-        Ok(())
+        remove_from(cluster, op, self.view().vid, first, Order::EntriesFirst).await.map(drop)
     }
 
     async fn read_more(&self, cluster: &Cluster, op: &Op, unread: Unread) -> Result<()> {
@@ -272,14 +266,7 @@ async fn remove_from(
                 break;
             }
             let cut = leaves.split_off(keep.max(leaves.len().saturating_sub(REMOVE_RUN)));
-            let header = btree::leaves_header(leaves.len());
-            let write = match node {
-                None => tree.root_header(vid, header),
-                Some(oid) => {
-                    let bytes = header.to_vec();
-                    Write { opcode: op::WRITE_OBJ, oid, offset: 0, bytes }
-                }
-            };
+            let write = tree.cut_leaves(vid, node, leaves.len());
             if order == Order::EntriesFirst {
                 store(cluster, op, write).await?;
                 remove_objects(cluster, op, vid, &cut).await?;
@@ -288,19 +275,8 @@ async fn remove_from(
                 store(cluster, op, write).await?;
             }
         }
-        let (Some(oid), Root::Children(children)) = (node, &mut tree.root) else { break };
-        if !leaves.is_empty() {
-            break;
-        }
-        children.pop();
-        let header = match children.len() {
-            0 => EMPTY_ROOT,
-            left => btree::children_header(left),
-        };
-        if children.is_empty() {
-            tree.root = Root::Leaves(Vec::new());
-        }
-        store(cluster, op, tree.root_header(vid, header)).await?;
+        let Some(oid) = node.filter(|_| leaves.is_empty()) else { break };
+        store(cluster, op, tree.pop_child(vid)).await?;
         remove_object(cluster, op, oid).await?;
     }
     Ok(tree.counter())
