@@ -51,16 +51,9 @@ pub async fn empty_map(
 /// The nonzero entries as runs (start, length) from one nonzero entry to another, of at most `max`
 /// nonzero ones each. Zeros inside stay zero, which releases nothing.
 fn runs(entries: &[u32], max: usize) -> Vec<(usize, usize)> {
-    let mut used = entries.iter().enumerate().filter(|(_, e)| **e != 0).map(|(i, _)| i).peekable();
-    let mut runs = Vec::new();
-    while let Some(start) = used.next() {
-        let mut last = start;
-        for _ in 1..max {
-            last = used.next().unwrap_or(last);
-        }
-        runs.push((start, last - start + 1));
-    }
-    runs
+    let used = entries.iter().enumerate().filter(|(_, entry)| **entry != 0);
+    let used: Vec<usize> = used.map(|(at, _)| at).collect();
+    used.chunks(max).map(|run| (run[0], run[run.len() - 1] - run[0] + 1)).collect()
 }
 
 /// Stores a run of entries that all change, of a map that nobody else changes.

@@ -1,9 +1,9 @@
 //! What VDIs there are, and what one is (5.13).
 
-use std::mem::size_of;
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-use sheepdog_proto::inode::{InodeHeader, MAP_OFFSET, STORE_ARRAY};
+use sheepdog_proto::inode::{InodeHeader, STORE_ARRAY};
 use sheepdog_proto::oid::vids_in;
 use sheepdog_proto::{SdResult, Vid, op};
 
@@ -14,8 +14,6 @@ use super::{Client, Vdi, Which, btree};
 use crate::cluster::{Cluster, Op};
 use crate::error::{Error, Refusal, Result};
 use crate::exec::{lock, try_for_each_concurrent};
-
-const _: () = assert!(size_of::<InodeHeader>() as u32 <= MAP_OFFSET);
 
 /// What a VDI is, as the servers know it now.
 pub struct Info {
@@ -28,15 +26,10 @@ pub struct Info {
 impl Client {
     /// The names of the working VDIs, sorted, each once.
     pub async fn list(&self, op: &Op) -> Result<Vec<Vec<u8>>> {
-        let mut names = Vec::new();
-        for (_, header) in inodes(self, op).await? {
-            if !header.is_snapshot() {
-                names.push(header.name().to_vec());
-            }
-        }
-        names.sort_unstable();
-        names.dedup();
-        Ok(names)
+        let inodes = inodes(self, op).await?;
+        let working = inodes.iter().filter(|(_, header)| !header.is_snapshot());
+        let names: BTreeSet<_> = working.map(|(_, header)| header.name().to_vec()).collect();
+        Ok(names.into_iter().collect())
     }
 }
 
@@ -78,14 +71,14 @@ impl Vdi {
             result => result?,
         };
         let vid = header.vid().unwrap_or(vid);
-        if header.store_policy != STORE_ARRAY {
-            let used = btree::count(cluster, op, vid).await?;
-            return Ok(Info { header, vid, allocated: used << header.block_size_shift });
-        }
         let mut used = 0;
-        for (first, len) in scan(0..inode::objects(&header)) {
-            let entries = inode::read_entries(cluster, op, vid, first, len).await?;
-            used += entries.iter().filter(|entry| **entry != 0).count() as u64;
+        if header.store_policy == STORE_ARRAY {
+            for (first, len) in scan(0..inode::objects(&header)) {
+                let entries = inode::read_entries(cluster, op, vid, first, len).await?;
+                used += entries.iter().filter(|entry| **entry != 0).count() as u64;
+            }
+        } else {
+            used = btree::count(cluster, op, vid).await?;
         }
         Ok(Info { header, vid, allocated: used << header.block_size_shift })
     }
