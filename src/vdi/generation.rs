@@ -70,9 +70,6 @@ impl Client {
             Some(default_shift @ 9..=31) => Generation::Current { default_shift },
             Some(_) => return Err(Error::BadReply("an object size that cannot be")),
         };
-        if generation == Generation::Older {
-            self.servers.removals.set_older();
-        }
         Ok(*self.servers.generation.get_or_init(|| generation))
     }
 }

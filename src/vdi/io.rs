@@ -310,7 +310,7 @@ impl Vdi {
         let base = owner(entry)?.map(|owner| owner.data(index));
         // Nobody else writes to it, and no map names it.
         let create = write_request(op::CREATE_AND_WRITE_OBJ, oid, base, offset);
-        self.servers.removals.wait_for(cluster, op, oid).await?;
+        self.servers.await_removal(cluster, op, oid).await?;
         match repeat(cluster, op, create, buf.clone()).await {
             result if base.is_some() && answered(&result, SdResult::NO_OBJ) => {
                 return Err(Outcome::Gone { index, entry });

@@ -219,7 +219,7 @@ impl Client {
             match self.what_is_left(op, &doomed).await? {
                 Left::Nothing if which != Which::WORKING => return Ok(()),
                 Left::Nothing => {
-                    return self.servers.removals.wait_for_deletion(cluster, op, own).await;
+                    return self.servers.await_deletion(cluster, op, own).await;
                 }
                 Left::Same if removed => {}
                 Left::Same if attempt == MAX_ATTEMPTS / 2 && which == Which::WORKING => {

@@ -170,8 +170,8 @@ impl Client {
         vdi.operations.shut();
         drop(vdi.operations.close().await);
         lock(&self.open).part_readers(vdi);
-        let removals = &self.servers.removals;
-        removals.wait_for_all(cluster, op, removals.of(vdi.view().vid)).await?;
+        let going = self.servers.removals.of(vdi.view().vid);
+        self.servers.await_removals(cluster, op, going).await?;
         lock(&vdi.state).closed = true;
         loop {
             let Some(vid) = lock(&vdi.state).locked.last().copied() else { break };

@@ -88,7 +88,7 @@ impl Vdi {
         }
         let mut going = self.servers.removals.of(self.view().vid);
         going.retain(|oid| objects.contains(&oid.index().into()));
-        self.servers.removals.wait_for_all(cluster, op, going).await
+        self.servers.await_removals(cluster, op, going).await
     }
 
     /// Frees the object that a piece is, or writes zeros to the piece where it is only part of one,
@@ -202,7 +202,7 @@ impl Vdi {
             match self.resize_once(cluster, op, size).await {
                 Ok(()) => {
                     let going = self.servers.removals.of(self.view().vid);
-                    return self.servers.removals.wait_for_all(cluster, op, going).await;
+                    return self.servers.await_removals(cluster, op, going).await;
                 }
                 Err(Outcome::Failed(error)) => return Err(error),
                 Err(_) => {}

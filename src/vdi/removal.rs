@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use sheepdog_proto::{Oid, SdResult, Vid};
 
+use super::generation::Servers;
 use super::inode::{self, answered, exists, standing};
 use super::outcome::Step;
 use crate::clock::Instant;
@@ -45,8 +46,6 @@ struct Removal {
 #[derive(Default)]
 pub struct Removals {
     table: Mutex<(BTreeMap<Oid, Removal>, u64)>,
-    /// The servers are older than 1.0.
-    older: AtomicBool,
     /// Objects that no map names stay: the servers are of 0.8 (7.1).
     never: AtomicBool,
 }
@@ -96,23 +95,18 @@ impl Removals {
         lock(&self.table).0.entry(oid).and_modify(|removal| removal.begun = false);
     }
 
-    /// The servers were found to be older than 1.0.
-    pub fn set_older(&self) {
-        self.older.store(true, Ordering::Relaxed);
-    }
-
     fn never(&self) -> bool {
         self.never.load(Ordering::Relaxed)
     }
 }
 
-impl Removals {
+impl Servers {
     /// Before an object is created: waits until its discarded predecessor is gone. One that does
     /// not go is in use or stuck: then the write fails, rather than losing its data later.
     ///
     /// For an index that nobody else is at work on, and whose stored entry is not the object's.
-    pub async fn wait_for(&self, cluster: &Cluster, op: &Op, oid: Oid) -> Step<()> {
-        let Some(discard) = self.get(oid) else { return Ok(()) };
+    pub async fn await_removal(&self, cluster: &Cluster, op: &Op, oid: Oid) -> Step<()> {
+        let Some(discard) = self.removals.get(oid) else { return Ok(()) };
         let begin = Instant::now();
         if self.wait(cluster, op, oid, BROUGHT_BACK).await? {
             return Ok(());
@@ -140,18 +134,18 @@ impl Removals {
 
     /// False where the object is still there after `limit`.
     async fn wait(&self, cluster: &Cluster, op: &Op, oid: Oid, limit: Duration) -> Result<bool> {
-        let older = self.older.load(Ordering::Relaxed);
+        let older = self.are_older();
         let limit = Instant::now() + if older { limit.min(LIMIT_OLDER) } else { limit };
         loop {
-            let Some(discard) = self.get(oid).filter(|_| !self.never()) else {
+            let Some(discard) = self.removals.get(oid).filter(|_| !self.removals.never()) else {
                 return Ok(true);
             };
             if !exists(cluster, op, oid).await? {
-                self.gone(oid, discard);
+                self.removals.gone(oid, discard);
             } else if Instant::now() < limit {
                 cluster.sleep_until(op, Instant::now() + POLL).await?;
             } else if older {
-                self.never.store(true, Ordering::Relaxed);
+                self.removals.never.store(true, Ordering::Relaxed);
             } else {
                 return Ok(false);
             }
@@ -160,12 +154,12 @@ impl Removals {
 
     /// Waits for removals, for a limited time, so that whoever else has the VDI open, or opens it
     /// next, need not know of them.
-    pub async fn wait_for_all(&self, cluster: &Cluster, op: &Op, oids: Vec<Oid>) -> Result<()> {
+    pub async fn await_removals(&self, cluster: &Cluster, op: &Op, oids: Vec<Oid>) -> Result<()> {
         let limit = Instant::now() + LIMIT_AFTER;
         try_for_each_concurrent(oids.into_iter().map(|oid| async move {
             let left = limit.saturating_duration_since(Instant::now());
             if !self.wait(cluster, op, oid, left).await? {
-                self.stuck(oid);
+                self.removals.stuck(oid);
             }
             Ok(())
         }))
@@ -175,22 +169,21 @@ impl Removals {
     /// Waits until the objects that a deleted VDI alone had are gone, for a limited time: until
     /// then whoever has it open writes to them with success. The VDI is deleted whatever comes of
     /// this.
-    pub async fn wait_for_deletion(&self, cluster: &Cluster, op: &Op, own: Vec<Oid>) -> Result<()> {
-        let limit = if self.older.load(Ordering::Relaxed) { LIMIT_OLDER } else { LIMIT_AFTER };
+    pub async fn await_deletion(&self, cluster: &Cluster, op: &Op, own: Vec<Oid>) -> Result<()> {
+        let limit = if self.are_older() { LIMIT_OLDER } else { LIMIT_AFTER };
         let op = &op.until(Instant::now() + limit);
         let all = pin!(try_for_each_concurrent(own.into_iter().map(|oid| async move {
-            while !self.never() && exists(cluster, op, oid).await? {
+            while !self.removals.never() && exists(cluster, op, oid).await? {
                 cluster.sleep_until(op, Instant::now() + POLL).await?;
             }
             Ok(())
         })));
         match cluster.bounded(op, all).await {
-            Err(Error::Canceled) => Err(Error::Canceled),
-            Err(error) => {
+            Err(error) if !matches!(error, Error::Canceled) => {
                 log::info!("deleted; its objects may be there for a while: {error}");
                 Ok(())
             }
-            Ok(()) => Ok(()),
+            result => result,
         }
     }
 }
