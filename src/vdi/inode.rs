@@ -80,19 +80,11 @@ fn name_and_tag(name: &Name, which: &Which) -> SendBuf {
 }
 
 /// What a server says of a name or tag that is in use.
-pub fn in_use() -> Error {
-    Error::Server { opcode: op::NEW_VDI, result: SdResult::VDI_EXIST }
-}
-
+pub const IN_USE: Error = Error::Server { opcode: op::NEW_VDI, result: SdResult::VDI_EXIST };
 /// What a server says where a name has no such snapshot.
-pub fn no_tag() -> Error {
-    Error::Server { opcode: op::GET_VDI_INFO, result: SdResult::NO_TAG }
-}
-
+pub const NO_TAG: Error = Error::Server { opcode: op::GET_VDI_INFO, result: SdResult::NO_TAG };
 /// What a server says where a name has no working VDI.
-pub fn no_vdi() -> Error {
-    Error::Server { opcode: op::GET_VDI_INFO, result: SdResult::NO_VDI }
-}
+pub const NO_VDI: Error = Error::Server { opcode: op::GET_VDI_INFO, result: SdResult::NO_VDI };
 
 /// Whether a server said so.
 pub fn answered<T>(result: &Result<T>, code: SdResult) -> bool {
@@ -209,7 +201,7 @@ pub async fn new_vdi(
                     && header.block_size_shift == arm.block_size_shift;
                 return match ours {
                     true => Ok(NewVdi::Found(now)),
-                    false => Err(in_use()),
+                    false => Err(IN_USE),
                 };
             }
             result if before.is_none() && answered(&result, SdResult::NO_VDI) => {}
@@ -381,7 +373,7 @@ pub async fn read_bitmap(cluster: &Cluster, op: &Op, opcode: u8) -> Result<Vec<u
 /// snapshot that is being deleted is none any more.
 pub fn check(header: &InodeHeader, vid: Vid, name: &Name, which: &Which) -> Result<()> {
     check_any(header, vid, name, which)?;
-    if is_doomed(header) { Err(no_tag()) } else { Ok(()) }
+    if is_doomed(header) { Err(NO_TAG) } else { Ok(()) }
 }
 
 /// A snapshot whose deletion has begun: its content is going. It has no size; a VDI always has one.

@@ -102,7 +102,7 @@ impl Client {
         let cluster = &self.cluster;
         let turn = pin!(self.turn_if_closed(op, name));
         let _turn = match cluster.bounded(op, turn).await {
-            Err(Error::Refused(Refusal::Open)) => return Err(inode::in_use()),
+            Err(Error::Refused(Refusal::Open)) => return Err(inode::IN_USE),
             turn => turn?,
         };
         let made = pin!(async {
@@ -133,7 +133,7 @@ impl Client {
         let Some(vid) = unless(found, SdResult::NO_VDI)? else { return Ok(()) };
         // A recycling cluster answers with a snapshot (3.4).
         let header = inode::read_header(&self.cluster, op, vid).await?;
-        if header.is_snapshot() { Ok(()) } else { Err(inode::in_use()) }
+        if header.is_snapshot() { Ok(()) } else { Err(inode::IN_USE) }
     }
 
     /// Deletes the working VDI `name`; its snapshots stay.
@@ -191,7 +191,7 @@ impl Client {
         let _turn = self.deletions.exclusive(vid.get()).await;
         let header = inode::read_header(cluster, op, vid).await?;
         if header.is_deleted() && *which != Which::WORKING {
-            return Err(inode::no_tag());
+            return Err(inode::NO_TAG);
         }
         inode::check_any(&header, vid, name, which)?;
         // By its id: two snapshots can have one tag.
@@ -259,7 +259,7 @@ impl Client {
         // Whoever derives a VDI from the snapshot writes all of its inode back (4.2). It is over
         // once a later operation of the cluster is.
         if inode::lookup(cluster, op, doomed.name, &doomed.which).await? != vid {
-            return Err(inode::no_vdi());
+            return Err(inode::NO_VDI);
         }
         match inode::is_doomed(&inode::read_header(cluster, op, vid).await?) {
             true => Ok(()),
@@ -275,7 +275,7 @@ impl Client {
         let mut last = (Instant::now(), Vec::new());
         while Instant::now() < last.0 + BROKEN_OFF {
             if inode::lookup(cluster, op, doomed.name, &doomed.which).await? != vid {
-                return Err(inode::no_tag());
+                return Err(inode::NO_TAG);
             }
             let entries = inode::read_entries(cluster, op, vid, 0, SCAN).await?;
             if entries != last.1 {

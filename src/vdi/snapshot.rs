@@ -86,7 +86,7 @@ impl Client {
         let Some(vid) = found else { return Ok(()) };
         let header = inode::read_header(&self.cluster, op, vid).await?;
         if !inode::is_doomed(&header) {
-            return Err(inode::in_use());
+            return Err(inode::IN_USE);
         }
         let which = Which::snap_id(header.snap_id.get());
         // None: another client was at it.
@@ -125,7 +125,7 @@ impl Client {
             return Ok(true);
         }
         tag(Which::WORKING.tag()).await?;
-        Err(inode::in_use())
+        Err(inode::IN_USE)
     }
 
     /// Deletes what a snapshot of ours made out of an older state, if nobody has used it: it is a
@@ -176,7 +176,7 @@ impl Client {
         let which = Which::snap_id(header.snap_id.get());
         inode::check(&header, vid, &name, &which)?;
         if !header.is_snapshot() {
-            return Err(inode::no_tag());
+            return Err(inode::NO_TAG);
         }
         *lock(&self.open).snapshots.entry(vid).or_default() += 1;
         Ok(Arc::new(Vdi::new(self, name, which, header, vid, None)))
@@ -212,7 +212,7 @@ impl Client {
             let header = inode::read_header(&self.cluster, op, vid).await?;
             // Never the working VDI, whatever a server finds under a tag or an id.
             if !header.is_snapshot() {
-                return Err(inode::no_tag());
+                return Err(inode::NO_TAG);
             }
             let lacking = match header.tag().is_empty() {
                 true => family.lacking().await?,
@@ -292,7 +292,7 @@ impl Client {
                     None => Which::WORKING,
                 };
                 self.take_back(op, name, &which, new).await?;
-                return Err(inode::no_tag());
+                return Err(inode::NO_TAG);
             }
             if let Some((vid, header)) = displaced {
                 // Until it has lost its size others may take this for two snapshots at once.
@@ -358,7 +358,7 @@ impl Client {
         if base.is_deleted() || inode::is_doomed(&base) {
             // Nothing says how much of it was left.
             self.take_back(op, &name, &Which::WORKING, new).await?;
-            return Err(inode::no_tag());
+            return Err(inode::NO_TAG);
         }
         Ok(())
     }

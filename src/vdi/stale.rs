@@ -140,7 +140,7 @@ impl Vdi {
                 let ours = family.line(seen, &known, Vid::NONE).await?;
                 if !ours.vids.iter().any(|vid| line.vids.contains(vid)) {
                     // Made anew under the same name: nobody has opened that.
-                    return Err(inode::no_vdi());
+                    return Err(inode::NO_VDI);
                 }
             }
             return Ok((vid, header));
