@@ -151,7 +151,7 @@ impl Client {
     async fn preallocate(&self, op: &Op, name: Name, vid: Vid) -> Result<()> {
         let cluster = &self.cluster;
         let header = inode::read_header(cluster, op, vid).await?;
-        let vdi = Vdi::new(self, name, Which::WORKING, header, vid, None);
+        let vdi = Vdi::new(self, name, Which::WORKING, header, vid);
         let view = vdi.view();
         let count = object_count(view.size, view.shift);
         for first in (0..count).step_by(PREALLOC_RUN as usize) {

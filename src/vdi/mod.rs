@@ -121,15 +121,8 @@ impl Vdi {
         Ok(header)
     }
 
-    fn new(
-        client: &Client,
-        name: Name,
-        which: Which,
-        header: InodeHeader,
-        vid: Vid,
-        locked: Option<Vid>,
-    ) -> Vdi {
-        let (pages, locked) = (Pages::default(), locked.into_iter().collect());
+    fn new(client: &Client, name: Name, which: Which, header: InodeHeader, vid: Vid) -> Vdi {
+        let (locked, pages) = (Vec::new(), Pages::default());
         let state = State { header, vid, locked, closed: false, pages, tree: None, version: 0 };
         Vdi {
             name,

@@ -78,7 +78,7 @@ impl Client {
                 Err(error) => look_again(error, &mut backoff, cluster, op).await?,
             }
         };
-        let vdi = Vdi::new(self, name, Which::WORKING, header, vid, None);
+        let vdi = Vdi::new(self, name, Which::WORKING, header, vid);
         let vdi = Arc::new(Vdi { read_only: true, ..vdi });
         let mut open = lock(&self.open);
         open.readers.push(Reader { vdi: vdi.clone(), writer: None });
@@ -237,7 +237,9 @@ impl Client {
                     }
                     _ => {
                         guard.keep();
-                        return Ok(Vdi::new(self, name, Which::WORKING, header, vid, Some(vid)));
+                        let vdi = Vdi::new(self, name, Which::WORKING, header, vid);
+                        lock(&vdi.state).locked.push(vid);
+                        return Ok(vdi);
                     }
                 },
                 Err(error) => Some(error),

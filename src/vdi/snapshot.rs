@@ -179,7 +179,7 @@ impl Client {
             return Err(inode::NO_TAG);
         }
         *lock(&self.open).snapshots.entry(vid).or_default() += 1;
-        Ok(Arc::new(Vdi::new(self, name, which, header, vid, None)))
+        Ok(Arc::new(Vdi::new(self, name, which, header, vid)))
     }
 
     /// The snapshots of the VDI `name`, in the order of their ids.
@@ -194,7 +194,7 @@ impl Client {
         let mut open = lock(&self.open);
         let opened = family.into_iter().map(|(vid, header)| {
             *open.snapshots.entry(vid).or_default() += 1;
-            Arc::new(Vdi::new(self, name, Which::snap_id(header.snap_id.get()), header, vid, None))
+            Arc::new(Vdi::new(self, name, Which::snap_id(header.snap_id.get()), header, vid))
         });
         Ok(opened.collect())
     }
