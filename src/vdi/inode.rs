@@ -352,8 +352,7 @@ pub async fn repeat(cluster: &Cluster, op: &Op, request: Request, payload: SendB
 
 /// Whether an object is there.
 pub async fn exists(cluster: &Cluster, op: &Op, oid: Oid) -> Result<bool> {
-    let call = Call::new(Request::read(oid, 0, 1)).dest(Dest::Bytes(1)).resendable();
-    Ok(unless(cluster.call(op, call).await, SdResult::NO_OBJ)?.is_some())
+    Ok(unless(read_object(cluster, op, oid, 0, 1).await, SdResult::NO_OBJ)?.is_some())
 }
 
 /// A request that removes an object which nothing names (4.6).

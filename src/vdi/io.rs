@@ -93,24 +93,19 @@ impl Vdi {
             return Ok(view);
         }
         if self.which == Which::WORKING {
-            Box::pin(self.look_at_size(cluster, op, &view)).await?;
+            match Box::pin(self.read_again(cluster, op)).await {
+                Ok(header) => {
+                    let mut state = lock(&self.state);
+                    if state.version == view.version {
+                        state.header.vdi_size = header.vdi_size;
+                    }
+                }
+                // Frozen by a snapshot: what goes on under the name may be larger.
+                Err(Error::Refused(Refusal::NoVdi)) => Box::pin(self.follow(cluster, op)).await?,
+                Err(error) => return Err(error),
+            }
         }
         self.view().spanning(offset, len).ok_or(BEYOND)
-    }
-
-    async fn look_at_size(&self, cluster: &Cluster, op: &Op, view: &View) -> Result<()> {
-        match self.read_again(cluster, op).await {
-            Ok(header) => {
-                let mut state = lock(&self.state);
-                if state.version == view.version {
-                    state.header.vdi_size = header.vdi_size;
-                }
-                Ok(())
-            }
-            // Frozen by a snapshot: what goes on under the name may be larger.
-            Err(Error::Refused(Refusal::NoVdi)) => self.follow(cluster, op).await,
-            Err(error) => Err(error),
-        }
     }
 
     pub async fn read(
@@ -375,11 +370,8 @@ impl Vdi {
         result
     }
 
-    /// Stores a new entry for the held index, once and exactly once.
-    ///
-    /// An update that may have been carried out is never repeated blindly: executed twice, it
-    /// releases the replaced object's reference twice, and so takes the object away from others
-    /// (3.7, hazard 2). The stored entry tells.
+    /// Stores a new entry for the held index, once and exactly once. An update that may have been
+    /// carried out is never repeated blindly (3.7, hazard 2): the stored entry tells.
     pub(super) async fn update_entry(
         &self,
         cluster: &Cluster,
@@ -420,9 +412,7 @@ impl Vdi {
                 return Err(Error::Io(why).into());
             }
             if error.is_ambiguous() {
-                if !backoff.wait(cluster, op).await? {
-                    return Err(error.into());
-                }
+                backoff.wait_after(error, cluster, op).await?;
             } else if mem::replace(&mut refused, true) {
                 return Err(error.into());
             }
