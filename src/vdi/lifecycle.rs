@@ -53,14 +53,18 @@ impl Client {
         if options.copies > MAX_COPIES {
             return Err(Error::Invalid("more than 31 copies"));
         }
-        let copy_policy = match options.erasure_code {
-            None => 0,
+        let (copy_policy, copies) = match options.erasure_code {
+            None => (0, options.copies),
             Some(_) if options.copies != 0 => {
                 return Err(Error::Invalid("both copies and an erasure code"));
             }
-            Some((data, parity)) => erasure_policy(data, parity).ok_or(Error::Invalid(
-                "an erasure code has 2, 4, 8 or 16 data strips and 1 to 15 parity strips",
-            ))?,
+            Some((data, parity)) => {
+                let policy = erasure_policy(data, parity).ok_or(Error::Invalid(
+                    "an erasure code has 2, 4, 8 or 16 data strips and 1 to 15 parity strips",
+                ))?;
+                // Without copies a server takes the cluster's policy (4.2).
+                (policy, data + parity)
+            }
         };
         let shift = match options.object_size {
             // As in the cluster's default, since clients take it for granted (3.9).
@@ -85,11 +89,6 @@ impl Client {
             // It would take no notice (7.1).
             return Err(Error::Refused(Refusal::NoSupport));
         }
-        let copies = match options.erasure_code {
-            // Without copies a server takes the cluster's policy (4.2).
-            Some((data, parity)) => data + parity,
-            None => options.copies,
-        };
         let arm = VdiArm {
             vdi_size: options.size.into(),
             copies,
@@ -166,8 +165,7 @@ impl Client {
             .await?;
             if view.store_policy == STORE_ARRAY {
                 // Every entry of the run changes, from 0, which has no reference to release.
-                let entries = vec![vid.get(); len as usize];
-                write_run(cluster, op, vid, first, &entries).await?;
+                write_run(cluster, op, vid, first, &vec![vid.get(); len as usize]).await?;
             } else {
                 let entries: Vec<(u32, Vid)> = run.map(|index| (index, vid)).collect();
                 vdi.change_tree(cluster, op, &view, &entries).await?;

@@ -259,7 +259,7 @@ impl Client {
     async fn turn(&self, op: &Op, name: Name) -> Result<Turn<'_>> {
         let turn = poll_fn(|cx| {
             let mut open = lock(&self.open);
-            let end = match open.working.get_mut(&name) {
+            match open.working.get_mut(&name) {
                 Some(Opened::InTransition) => {
                     open.waiters.register(cx);
                     return Poll::Pending;
@@ -268,10 +268,9 @@ impl Client {
                     *handles += 1;
                     return Poll::Ready(Turn::Shared(vdi.clone()));
                 }
-                Some(Opened::Left(vdi)) => Some(Opened::Left(vdi.clone())),
-                None => None,
-            };
-            open.working.insert(name, Opened::InTransition);
+                Some(Opened::Left(_)) | None => {}
+            }
+            let end = open.working.insert(name, Opened::InTransition);
             Poll::Ready(Turn::Mine(MyTurn::new(self, name, end)))
         })
         .await;

@@ -337,8 +337,7 @@ impl Client {
         let (vid, header) = match which {
             Some(which) => {
                 let vid = inode::lookup(cluster, op, &source.name, &which).await?;
-                let header = Vdi::read_checked(cluster, op, vid, &source.name, &which).await?;
-                (vid, header)
+                (vid, Vdi::read_checked(cluster, op, vid, &source.name, &which).await?)
             }
             None => (source.view().vid, source.read_again(cluster, op).await?),
         };
@@ -355,7 +354,7 @@ impl Client {
         }
         let new = inode::new_vdi(cluster, op, &name, arm, None).await?.vid();
         let base = inode::read_header(cluster, op, vid).await?;
-        if base.is_deleted() || inode::is_doomed(&base) {
+        if is_going(&base) {
             // Nothing says how much of it was left.
             self.take_back(op, &name, &Which::WORKING, new).await?;
             return Err(inode::NO_TAG);

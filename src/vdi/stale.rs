@@ -5,7 +5,7 @@ use sheepdog_proto::inode::STORE_ARRAY;
 use sheepdog_proto::{InodeHeader, Vid, op};
 
 use super::displaced::{Family, PUT_BACK};
-use super::inode::{self, is_gone};
+use super::inode::{self, is_gone, unless_gone};
 use super::map::owner;
 use super::outcome::Outcome;
 use super::strays::Stray;
@@ -276,8 +276,7 @@ impl Vdi {
             Err(_) if lock(&self.state).closed => Ok(()),
             // Frozen or deleted by another client since: whoever needs it next finds out.
             Err(Error::Refused(Refusal::NoVdi)) => Ok(()),
-            result if is_gone(&result) => Ok(()),
-            result => result,
+            result => unless_gone(result).map(drop),
         }
     }
 
