@@ -42,8 +42,9 @@ const MAX_SOCKET_PATH: usize = 107;
 const MAX_OPEN_FILES: usize = 8192;
 /// Descriptors for everything else: listeners, directories, objects that are being created.
 const OTHER_FILES: usize = 96;
-/// Threads for requests: enough to let one sync of the disk serve many of them.
-const POOL: usize = 16;
+/// Threads for requests: enough to let one sync of the disk serve many of them, as all that have
+/// begun when it begins have a part in it.
+const POOL: usize = 64;
 /// Those of them that long requests may take.
 const POOL_LONG: usize = 4;
 /// Threads that serve connections.
