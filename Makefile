@@ -264,6 +264,9 @@ define c-tests
 	cd build/$(1) && ctest --parallel $(SIDE_BY_SIDE) --output-on-failure --no-tests=error
 endef
 
+# On a recycling cluster of real servers (dog cluster format -R) one after the other, with
+# SIDE_BY_SIDE=1: once an id below those of a VDI is free again, such servers take its snapshot for
+# it (protocol.md 3.4).
 test-c: build
 	$(call c-tests,c-tests)
 

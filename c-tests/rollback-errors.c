@@ -21,10 +21,12 @@ int main(void)
     CHECK_CONTENT(sd, vdi, "first", 6, 0);
     CHECK_CONTENT(sd, clone, "clone", 6, 0);
 
-    OK(sd_vdi_close(&vdi));
-    OK(sd_vdi_delete(sd, name));
-    OK(sd_snapshot_rollback(sd, snapshot));
-    OK(sd_vdi_open(sd, name, &vdi));
+    if (names_come_back(sd)) {
+        OK(sd_vdi_close(&vdi));
+        OK(sd_vdi_delete(sd, name));
+        OK(sd_snapshot_rollback(sd, snapshot));
+        OK(sd_vdi_open(sd, name, &vdi));
+    }
     CHECK_CONTENT(sd, vdi, "first", 6, 0);
     OK(sd_vdi_write(sd, vdi, "fresh", 6, 0, 0));
     CHECK_CONTENT(sd, snapshot, "first", 6, 0);

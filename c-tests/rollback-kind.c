@@ -10,6 +10,7 @@ int main(void)
     sd_vdi_t vdi = create_vdi(sd, name, 2 * OBJECT), snapshot;
 
     need_object_sizes(sd);
+    need_names_to_come_back(sd);
     OK(sd_vdi_write(sd, vdi, "first", 6, 0, 0));
     OK(sd_snapshot_create(sd, vdi, "tag", &snapshot));
     OK(sd_vdi_close(&vdi));

@@ -60,8 +60,10 @@ int main(void)
     OK(sd_vdi_close(&vdi));
     OK(sd_vdi_delete(sd, name));
     lists(sd, name, 3, tags + 1);
-    vdi = create_vdi(sd, name, OBJECT);
-    lists(sd, name, 3, tags + 1);
+    if (names_come_back(sd)) {
+        vdi = create_vdi(sd, name, OBJECT);
+        lists(sd, name, 3, tags + 1);
+    }
 
     FAILS(SD_RES_NO_VDI, sd_snapshot_list(sd, vdi_name("missing"), &iter));
     CHECK(iter.opaqe == &sd);

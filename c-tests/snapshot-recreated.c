@@ -9,6 +9,7 @@ int main(void)
     sd_vdi_t vdi = create_vdi(sd, name, 2 * OBJECT), snapshot, clone;
     uint32_t id;
 
+    need_names_to_come_back(sd);
     OK(sd_vdi_write(sd, vdi, "old", 4, 0, 0));
     OK(sd_snapshot_create(sd, vdi, "old", NULL));
     OK(sd_vdi_write(sd, vdi, "lost", 5, 0, 0));

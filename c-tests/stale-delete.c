@@ -21,8 +21,8 @@ int main(void)
         int result = sd_vdi_write(writer, vdi, "x", 1, (off_t)(object * OBJECT), 0);
 
         if (result != SD_RES_NO_VDI && result != SD_RES_EIO)
-            fail(__FILE__, __LINE__, "a write to object %zu of a deleted VDI gave %s", object,
-                 sd_strerror(result));
+            fail(__FILE__, __LINE__, "a write to object %zu of a deleted VDI gave %s: %s", object,
+                 sd_strerror(result), sd_last_error());
     }
     CHECK(sd_vdi_resize(writer, vdi, 2 * SIZE) != SD_RES_SUCCESS);
     CHECK(sd_vdi_discard(writer, vdi, 0, SIZE) != SD_RES_SUCCESS);

@@ -57,8 +57,8 @@ noreturn void skip(const char *why)
 void expect_result(const char *file, int line, const char *call, int got, int want)
 {
     if (got != want)
-        fail(file, line, "%s gave %#x (%s), expected %#x (%s)", call, (unsigned)got,
-             sd_strerror(got), (unsigned)want, sd_strerror(want));
+        fail(file, line, "%s gave %#x (%s), expected %#x (%s); the last error: %s", call,
+             (unsigned)got, sd_strerror(got), (unsigned)want, sd_strerror(want), sd_last_error());
 }
 
 void expect_string(const char *file, int line, const char *what, const char *got,
@@ -342,6 +342,30 @@ void need_object_sizes(sd_t sd)
         skip("the servers have no other object size than 4 MiB");
     OK(result);
     OK(sd_vdi_delete(sd, name));
+}
+
+bool names_come_back(sd_t sd)
+{
+    const char *name = unique_name("support", "again");
+    sd_vdi_t vdi = create_vdi(sd, name, OBJECT);
+    int result;
+
+    OK(sd_snapshot_create(sd, vdi, "tag", NULL));
+    OK(sd_vdi_close(&vdi));
+    OK(sd_vdi_delete(sd, name));
+    result = sd_vdi_create(sd, name, OBJECT, 0, false, NULL);
+    if (result != SD_RES_VDI_EXIST) {
+        OK(result);
+        OK(sd_vdi_delete(sd, name));
+    }
+    OK(sd_snapshot_delete(sd, name, "tag", 0));
+    return result == SD_RES_SUCCESS;
+}
+
+void need_names_to_come_back(sd_t sd)
+{
+    if (!names_come_back(sd))
+        skip("the cluster recycles ids, and no name is used again beside its snapshots");
 }
 
 void need_removals(void)

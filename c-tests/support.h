@@ -61,6 +61,11 @@ const char *unique_name(const char *test, const char *suffix);
 sd_vdi_t create_vdi(sd_t sd, const char *name, size_t size);
 /* Skips the test where the servers have no object sizes other than 4 MiB: before 1.0. */
 void need_object_sizes(sd_t sd);
+/* Whether a VDI can be created while there are snapshots of its name alone. A recycling cluster of
+ * real servers (dog cluster format -R) refuses that, as its lookups take the snapshot for it. */
+bool names_come_back(sd_t sd);
+/* Skips the test where they do not. */
+void need_names_to_come_back(sd_t sd);
 /* Skips the test with SD_TEST_KEEPS_OBJECTS in the environment: for servers that keep an object
  * which no map names any more, as those of 0.8 do (protocol.md 7.1). */
 void need_removals(void);
