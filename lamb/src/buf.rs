@@ -74,7 +74,7 @@ impl Spares {
     pub fn take(&self, len: usize) -> Buf {
         let mut spares = lock(&self.0);
         let fits = |buf: &Buf| (len..=2 * len).contains(&buf.bytes.len());
-        let mut buf = match spares.iter().position(fits) {
+        let mut buf = match spares.iter().rposition(fits) {
             Some(at) => spares.swap_remove(at),
             None => Buf::default(),
         };
