@@ -108,3 +108,65 @@ impl Cluster {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use sheepdog_proto::Vid;
+
+    use super::*;
+    use crate::Options;
+
+    fn cluster() -> (tempfile::TempDir, Cluster) {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = Cluster::open(&Options::new(dir.path()), 64).unwrap();
+        (dir, cluster)
+    }
+
+    fn gain(cluster: &Cluster, oid: Oid) -> Change<'_> {
+        let mut change = Change::new(cluster);
+        change.gain(oid);
+        change
+    }
+
+    #[test]
+    fn what_is_gained_is_counted_before_it_is_stored() {
+        let (_dir, cluster) = cluster();
+        let named = |oid| lock(&cluster.refs).contains(oid);
+        let [a, b, c] = [1, 2, 3].map(|index| Vid::new(7).unwrap().data(index));
+        let fill = || {
+            assert!(named(a));
+            Ok(())
+        };
+        gain(&cluster, a).store(fill, || false).unwrap().settle(|| Ok(())).unwrap();
+        assert!(named(a));
+        let full = || Err(ErrorKind::StorageFull.into());
+        assert!(gain(&cluster, b).store(full, || true).is_err());
+        assert!(!named(b), "nothing was stored");
+        assert!(gain(&cluster, c).store(full, || false).is_err());
+        assert!(named(c), "it may have been stored");
+    }
+
+    #[test]
+    fn what_is_lost_goes_when_that_is_durable() {
+        let (_dir, cluster) = cluster();
+        let oid = Vid::new(7).unwrap().data(1);
+        let there = || cluster.store.exists(oid).unwrap();
+        cluster.store.create(oid, 4096, |_| Ok(())).unwrap();
+        lock(&cluster.refs).add(oid);
+        let lose = || {
+            let mut change = Change::new(&cluster);
+            change.lose(oid);
+            change.store(|| Ok(()), || false).unwrap()
+        };
+        assert!(lose().settle(|| Err(ErrorKind::StorageFull.into())).is_err());
+        assert!(there(), "after a crash, the map may name it still");
+        let sync = || {
+            assert!(there());
+            Ok(())
+        };
+        lose().settle(sync).unwrap();
+        assert!(!there());
+    }
+}
