@@ -69,7 +69,9 @@ fn what_frees_space_works_without_any() {
         assert_eq!(c.write(v.data(0), 2_000_000, &[1; 300_000]), FULL);
         assert!(c.branch("alpha", v, 1).is_err() && c.info("alpha", "", 0) == Ok(v));
         assert_eq!(files(&store.join("temp")), 0);
-        // A discard, a deletion, and space is back.
+        // A discard, a deletion, and space is back; where there is nothing to discard, none is
+        // needed to say so.
+        assert_eq!(c.discard(v.data(900_000)), OK);
         assert_eq!(c.discard(v.data(63)), OK);
         assert_eq!(c.delete("beta", "", 0), Ok(w));
         disk.unfill();
@@ -96,6 +98,29 @@ fn what_frees_space_works_without_any() {
         assert_eq!(c.delete("gamma", "", 0), Ok(gamma));
         drop(program);
         std::fs::remove_dir_all(&store).unwrap();
+    }
+}
+
+/// What something is mounted on cannot be moved away, as all objects are at once.
+#[test]
+fn a_format_that_the_disk_ends_halfway_is_finished_by_the_next_start() {
+    // The first and the last of what is moved.
+    for place in ["inode", "ledger"] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut program = Program::start(dir.path(), &["--no-sync"]);
+        let mut c = program.client();
+        let v = c.vdi("alpha", 16);
+        c.allocate(v, 0, &[1]);
+        let Some(pin) = Mount::over(&dir.path().join(place)) else { return };
+        c.send(format(), b"plain\0");
+        assert!(c.receive().is_err(), "answered, whatever the next start would do");
+        assert!(!program.child.wait().unwrap().success());
+        drop(pin);
+        let program = Program::start(dir.path(), &["--no-sync"]);
+        let mut c = program.client();
+        assert_eq!(c.info("alpha", "", 0), Err(SdResult::NO_VDI));
+        let w = c.vdi("alpha", 16);
+        assert_eq!(c.read(w.data(0), 0, 1), Err(SdResult::NO_OBJ));
     }
 }
 

@@ -7,7 +7,7 @@ pub mod load;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lamb::{Address, Options, Server};
@@ -389,7 +389,9 @@ impl Dice {
 
 /// A file system of its own for a test, gone afterwards.
 pub struct Mount {
-    dir: tempfile::TempDir,
+    place: PathBuf,
+    /// Of its own, if it has one.
+    _dir: Option<tempfile::TempDir>,
 }
 
 impl Mount {
@@ -411,18 +413,27 @@ impl Mount {
         Mount::with(&["-o", "loop", image.to_str().unwrap()])
     }
 
+    /// One in memory in the place of what is in a directory.
+    pub fn over(place: &Path) -> Option<Mount> {
+        Mount::at(&["-t", "tmpfs", "none"], place.to_owned(), None)
+    }
+
     fn with(args: &[&str]) -> Option<Mount> {
         let dir = tempfile::tempdir().unwrap();
-        let output = std::process::Command::new("mount").args(args).arg(dir.path()).output();
+        Mount::at(args, dir.path().to_owned(), Some(dir))
+    }
+
+    fn at(args: &[&str], place: PathBuf, dir: Option<tempfile::TempDir>) -> Option<Mount> {
+        let output = std::process::Command::new("mount").args(args).arg(&place).output();
         if output.is_ok_and(|output| output.status.success()) {
-            return Some(Mount { dir });
+            return Some(Mount { place, _dir: dir });
         }
         eprintln!("SKIPPED: it takes root to mount a file system");
         None
     }
 
     pub fn path(&self) -> &Path {
-        self.dir.path()
+        &self.place
     }
 
     /// Leaves no space at all.
@@ -445,6 +456,6 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg(self.dir.path()).status();
+        let _ = std::process::Command::new("umount").arg(&self.place).status();
     }
 }
