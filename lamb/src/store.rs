@@ -950,6 +950,25 @@ mod tests {
     }
 
     #[test]
+    fn a_write_sees_to_the_name_of_its_object() {
+        let (dir, store) = store(64);
+        let oid = VID.data(0);
+        put(&store, oid, &[1]);
+        let object = store.get(oid).unwrap().unwrap();
+        let [names, elsewhere] =
+            ["data/ed202b", "data/elsewhere"].map(|name| dir.path().join(name));
+        // As long as whoever creates it has not synced its directory, writers must, and say so where
+        // they cannot.
+        for (settled, expected) in [(false, false), (true, true)] {
+            object.settled.store(settled, Ordering::Release);
+            fs::rename(&names, &elsewhere).unwrap();
+            assert_eq!(store.write(oid, &object, &[2], 0).is_ok(), expected);
+            assert_eq!(store.sync(oid, &object).is_ok(), expected);
+            fs::rename(&elsewhere, &names).unwrap();
+        }
+    }
+
+    #[test]
     fn a_creation_that_fails_leaves_nothing() {
         let (dir, store) = store(64);
         put(&store, VID.data(0), &[1]);

@@ -8,8 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use common::load::{self, Load};
-use common::{Dice, Mount, Program};
-use sheepdog_proto::SdResult;
+use common::{Dice, Mount, Program, obj};
+use sheepdog_proto::{SdResult, op};
 
 /// What a disk would hold if the power went now, with the server stopped meanwhile.
 fn cut_power(program: &Program, image: &Path, copy: &Path) {
@@ -55,6 +55,32 @@ fn acknowledged_writes_survive_power_losses() {
     println!("{rounds} rounds, nothing lost");
     load.assert_busy();
     drop(program);
+}
+
+/// Of what was written a moment ago, the system has brought nothing to the disk by itself.
+#[test]
+fn what_was_flushed_survives_a_power_loss_without_sync() {
+    let dir = tempfile::tempdir().unwrap();
+    let (image, copy) = (dir.path().join("image"), dir.path().join("copy"));
+    let Some(disk) = Mount::image(&image) else { return };
+    let program = Program::start(&disk.path().join("store"), &["--no-sync"]);
+    let mut c = program.client();
+    let v = c.vdi("alpha", 16);
+    for i in 0..4 {
+        c.allocate(v, i, &[1; 4096]);
+        assert_eq!(c.write(v.data(i), 8192, &[2; 4096]), SdResult::SUCCESS);
+    }
+    assert_eq!(c.result(obj(op::FLUSH_VDI, 0, v.inode(), 0), &[]), SdResult::SUCCESS);
+    cut_power(&program, &image, &copy);
+    program.signal("-CONT");
+    let after = Mount::image(&copy).unwrap();
+    let store = after.path().join("store");
+    let other = Program::start(&store, &["--no-sync"]);
+    let mut c = other.client();
+    for i in 0..4 {
+        assert_eq!(c.read(v.data(i), 4095, 4098), Ok([&[1][..], &[0; 4096], &[2]].concat()));
+    }
+    load::verify_store(&store);
 }
 
 /// Cluster operations are rare, and what they say must not depend on when somebody flushes.
