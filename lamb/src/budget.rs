@@ -58,6 +58,13 @@ impl Budget {
         self.waiting.load(Ordering::Acquire) > 0
     }
 
+    /// Bytes that those who wait need more than are free.
+    pub fn lacks(&self) -> usize {
+        let wanted: usize =
+            lock(&self.queue).iter().map(|waiter| waiter.bytes.min(self.total)).sum();
+        wanted.saturating_sub(self.total.saturating_sub(self.used.load(Ordering::Acquire)))
+    }
+
     fn take(&self, bytes: usize, enough: impl Fn(usize) -> bool) -> bool {
         let take = |used| {
             let free = self.total.saturating_sub(used);

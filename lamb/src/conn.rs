@@ -287,11 +287,12 @@ impl Connection {
     }
 
     /// Since when it is the peer's turn to go on, while the connection holds memory that others
-    /// may need.
-    pub fn holds_since(&self) -> Option<u32> {
+    /// may need, and how much.
+    pub fn holds_since(&self) -> Option<(u32, usize)> {
         let waits = lock(&self.traffic).waits;
         let stuck = waits == Some(Wait::Rest) || self.outbox.is_stuck();
-        (stuck && self.account.held() > 0).then(|| self.moved.load(Ordering::Relaxed))
+        let held = self.account.held();
+        (stuck && held > 0).then(|| (self.moved.load(Ordering::Relaxed), held))
     }
 
     fn note_moved(&self) {

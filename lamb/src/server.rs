@@ -442,13 +442,15 @@ impl Shared {
         }
         let holders = self.all().into_iter().filter_map(|conn| Some((conn.holds_since()?, conn)));
         let stalled = |since: u32| now.saturating_sub(since) >= STALLED;
-        let mut holders: Vec<_> = holders.filter(|(since, _)| stalled(*since)).collect();
-        holders.sort_by_key(|(since, conn)| (*since, conn.id));
-        for (_, conn) in holders {
-            // What the ones before have held may be enough.
-            if !self.budget.is_short() {
+        let mut holders: Vec<_> = holders.filter(|((since, _), _)| stalled(*since)).collect();
+        holders.sort_by_key(|((since, _), conn)| (*since, conn.id));
+        let mut lacks = self.budget.lacks();
+        for ((_, held), conn) in holders {
+            // What the ones before have held may be enough. It comes back when they are served.
+            if lacks == 0 {
                 break;
             }
+            lacks = lacks.saturating_sub(held);
             if self.may_complain() {
                 log::warn!("memory is short: ending connections whose peers do not go on");
             }

@@ -17,6 +17,8 @@ use sheepdog_proto::zerocopy::IntoBytes;
 use sheepdog_proto::{Request, SdResult, Vid};
 
 const OK: SdResult = SdResult::SUCCESS;
+/// Bytes of an inode.
+const INODE: u32 = 12_587_576;
 /// What lamb uses by default at most.
 const MEMORY: usize = 256 << 20;
 
@@ -144,6 +146,46 @@ fn memory_is_bounded_for_all_peers_together() {
     deaf.clear();
     drop(half);
     program.assert_alive();
+}
+
+/// A peer that begins to write an inode's worth of data, and goes on to `sent` bytes of it.
+fn half_written(program: &Program, sent: usize) -> TcpStream {
+    let write = obj(op::WRITE_OBJ, FLAG_WRITE, vid(7).inode(), 0).with_length(INODE);
+    let mut stream = TcpStream::connect(program.address).unwrap();
+    stream.write_all(write.as_bytes()).unwrap();
+    stream.write_all(&vec![1; sent]).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    stream
+}
+
+fn is_served(stream: &mut TcpStream) -> bool {
+    stream.read(&mut [0]).is_err_and(|err| err.kind() == std::io::ErrorKind::WouldBlock)
+}
+
+#[test]
+fn who_announces_much_and_sends_little_holds_nothing() {
+    let (_dir, program) = start(&[], &["--memory", "64M"]);
+    let mut quiet: Vec<TcpStream> = (0..16).map(|_| half_written(&program, 1000)).collect();
+    let mut c = program.client();
+    let v = c.vdi("alpha", 16);
+    for i in 0..8 {
+        assert_eq!(c.create(v.data(i), 0, &vec![7; OBJECT as usize]), OK);
+        assert_eq!(c.read(v.data(i), 0, OBJECT as u32).unwrap().len() as u64, OBJECT);
+    }
+    assert!(quiet.iter_mut().all(is_served), "it was cut off, as if it held something");
+}
+
+#[test]
+fn of_those_who_stall_no_more_are_cut_off_than_it_takes() {
+    let (_dir, program) = start(&[], &["--memory", "64M"]);
+    // Of 32 MiB these two take 24, and the third has to wait for one of them.
+    let mut stalled = [0; 2].map(|_| half_written(&program, INODE as usize - 1));
+    let mut c = program.client();
+    let v = c.vdi("alpha", 16);
+    let inode = c.read(v.inode(), 0, INODE).unwrap();
+    assert_eq!(c.write(v.inode(), 0, &inode), OK);
+    let served = stalled.each_mut().map(is_served);
+    assert_eq!(served.iter().filter(|served| **served).count(), 1, "{served:?}");
 }
 
 #[test]
