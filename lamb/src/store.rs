@@ -992,6 +992,20 @@ mod tests {
     }
 
     #[test]
+    fn an_object_stays_open_until_its_name_is_settled() {
+        let (_dir, store) = store(SHARDS);
+        put(&store, VID.data(0), &[1]);
+        let object = store.get(VID.data(0)).unwrap().unwrap();
+        let still = || Arc::ptr_eq(&object, &store.get(VID.data(0)).unwrap().unwrap());
+        object.settled.store(false, Ordering::Release);
+        (1..500).for_each(|i| put(&store, VID.data(i), &[1]));
+        assert!(still(), "who writes to it would not know");
+        object.settled.store(true, Ordering::Release);
+        (1..500).for_each(|i| put(&store, VID.data(i), &[1]));
+        assert!(!still());
+    }
+
+    #[test]
     fn an_unfinished_object_is_gone_after_a_start() {
         let (dir, store) = store(64);
         drop(store);
