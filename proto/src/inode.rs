@@ -102,9 +102,12 @@ pub const fn gref_offset(index: u32) -> u32 {
     MAP_END + 8 * index
 }
 
-/// Number of objects that `size` bytes occupy.
+/// Number of objects that `size` bytes occupy, whatever an inode says of theirs.
 pub const fn object_count(size: u64, block_size_shift: u8) -> u64 {
-    size.div_ceil(1 << block_size_shift)
+    match 1u64.checked_shl(block_size_shift as u32) {
+        Some(len) => size.div_ceil(len),
+        None => (size > 0) as u64,
+    }
 }
 
 /// Largest size in bytes of a VDI with this index and object size (2.5).

@@ -149,8 +149,9 @@ impl Client {
     /// Creates all objects of a new VDI, as zeros, and maps them.
     async fn preallocate(&self, op: &Op, name: Name, vid: Vid) -> Result<()> {
         let cluster = &self.cluster;
-        let header = inode::read_header(cluster, op, vid).await?;
-        let vdi = Vdi::new(self, name, Which::WORKING, header, vid);
+        let which = Which::WORKING;
+        let header = Vdi::read_checked(cluster, op, vid, &name, &which).await?;
+        let vdi = Vdi::new(self, name, which, header, vid);
         let view = vdi.view();
         let count = object_count(view.size, view.shift);
         for first in (0..count).step_by(PREALLOC_RUN as usize) {
@@ -323,6 +324,7 @@ impl Client {
         }
         // By a snapshot of the one we were at.
         let header = inode::read_header(cluster, op, now).await?;
+        inode::check_any(&header, now, doomed.name, &doomed.which)?;
         Ok(Left::Successor(now, Box::new(header)))
     }
 }

@@ -135,6 +135,7 @@ impl Client {
         if !wrong.is_snapshot() {
             return Ok(());
         }
+        inode::check_any(&wrong, vid, name, &Which::snap_id(wrong.snap_id.get()))?;
         // What was written to it meanwhile must not be gone without a trace.
         if self.has_own(op, vid, &wrong).await? {
             log::error!("VDI {name}: {vid} was used meanwhile, and stays as a snapshot");
