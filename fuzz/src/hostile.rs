@@ -160,10 +160,12 @@ fn begin(client: &Arc<Client>, program: &Arc<Mutex<Program>>, call: [u8; 8]) {
     let with = |f: &dyn Fn(Arc<Vdi>)| {
         match &vdi {
             Some(vdi) => f(vdi.clone()),
-            // There is nothing to do it to: at least somebody looks.
+            // There is nothing to do it to: at least somebody looks for it.
             None => {
                 let me = me.clone();
-                spawn(client, program, async move |op| me.list(&op).await.map(drop));
+                spawn(client, program, async move |op| {
+                    me.open_read_only(&op, name(who)).await.map(drop)
+                });
             }
         }
     };
