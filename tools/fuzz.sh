@@ -9,7 +9,7 @@
 #           runs again as an argument of the program in DIRECTORY/asan
 # minimise  makes fuzz/corpus what covers as much as all that was found and the seeds, in the fewest
 #           bytes
-# coverage  what lines that reaches, with llvm-cov
+# coverage  what lines that reaches, with llvm-cov (rustup component add llvm-tools)
 #
 # A stable toolchain has the sanitizer that cargo-fuzz uses as well, but not the switch, which
 # RUSTC_BOOTSTRAP opens.
@@ -110,6 +110,8 @@ minimise)
 coverage)
     store
     build "-Cinstrument-coverage $coverage" coverage
+    # Those of rustc's own LLVM, where they are.
+    PATH="$(rustc --print sysroot)/lib/rustlib/$host/bin:$PATH"
     bin=$directory/coverage/$host/release
     for target in $targets; do
         rm -f "$directory/$target.profraw"
@@ -119,8 +121,8 @@ coverage)
         llvm-profdata merge -sparse "$directory/$target.profraw" -o "$directory/$target.profdata"
         echo "coverage: $target"
         llvm-cov report "$bin/$target" -instr-profile="$directory/$target.profdata" \
-            -ignore-filename-regex='registry|rustc|/fuzz/|/sim/src/' |
-            awk 'NF > 9 {print $1, "lines:", $8, "missed:", $9, $10}'
+            -ignore-filename-regex='registry|rustc|/fuzz/|/sim/src/[a-z]' |
+            awk 'NF > 9 && $8 ~ /^[0-9]+$/ && $10 != "0.00%" {print $1, $10, "of", $8, "lines"}'
     done
     ;;
 *)
