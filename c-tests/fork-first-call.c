@@ -1,5 +1,7 @@
 /* A fork in one thread while another one makes the first call of its process: neither process waits
- * for what the other one has begun. */
+ * for what the other one has begun. Nor where the first call falls into what the program itself has
+ * its fork wait for: the C library lets handlers be registered meanwhile, and calls them from the
+ * next fork on only. */
 #include "support.h"
 
 #include <pthread.h>
@@ -10,6 +12,9 @@
 #include <unistd.h>
 
 static atomic_int ready;
+/* In a round of the second kind: how far the handler and the thread are. */
+static bool in_handler;
+static atomic_bool may_call, has_called, has_forked;
 
 static void ignore(int level, const char *message, void *opaque)
 {
@@ -27,12 +32,25 @@ static void call(void)
     FAILS(SD_RES_NOT_CONNECTED, sd_init(address, &sd));
 }
 
+static void handler(void)
+{
+    atomic_store(&may_call, true);
+    while (in_handler && !atomic_load(&has_called))
+        ;
+}
+
 static void *call_first(void *opaque)
 {
     atomic_fetch_add(&ready, 1);
     while (atomic_load(&ready) < 2)
         ;
+    while (in_handler && !atomic_load(&may_call))
+        ;
     call();
+    while (in_handler && !atomic_load(&has_forked)) {
+        sd_set_log(ignore, SD_LOG_ERROR, NULL);
+        atomic_store(&has_called, true);
+    }
     return opaque;
 }
 
@@ -58,6 +76,7 @@ static void in_new_process(int delay)
         /* Without a search for leaks: what the other thread had is lost. */
         execlp("true", "true", (char *)NULL);
     }
+    atomic_store(&has_forked, true);
     call();
     CHECK(pthread_join(thread, NULL) == 0);
     CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
@@ -72,12 +91,14 @@ int main(void)
     bool slow = getenv("LD_PRELOAD") && strstr(getenv("LD_PRELOAD"), "vgpreload");
     int rounds = slow ? 20 : 600;
 
+    CHECK(pthread_atfork(handler, NULL, NULL) == 0);
     for (int round = 0; round < rounds; round++) {
         pid_t process = fork();
         int status;
 
         CHECK(process >= 0);
         if (process == 0) {
+            in_handler = round % 2 != 0;
             in_new_process(round % 200 * 20);
             _exit(0);
         }

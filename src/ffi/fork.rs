@@ -83,6 +83,26 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
+/// The handlers are there from when the library is loaded, before the program has a thread. Registered
+/// later, in one thread while another is in the handlers of its fork already, they would be called
+/// from the next fork on only, and that child find locked what the first call is at.
+#[used]
+#[cfg_attr(target_vendor = "apple", unsafe(link_section = "__DATA,__mod_init_func"))]
+#[cfg_attr(not(target_vendor = "apple"), unsafe(link_section = ".init_array"))]
+static ON_LOAD: extern "C" fn() = register;
+
+static REGISTERED: AtomicBool = AtomicBool::new(false);
+
+/// Several threads may get here at once, and have the handlers called several times: the later ones
+/// do nothing. None waits for another, which a fork might leave behind.
+extern "C" fn register() {
+    if !REGISTERED.load(Ordering::Acquire) {
+        // SAFETY: functions that stay for as long as this library is loaded.
+        let error = unsafe { pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
+        REGISTERED.store(error == 0, Ordering::Release);
+    }
+}
+
 /// What the library sets up once in a process is set up, and a fork is noticed.
 static READY: AtomicBool = AtomicBool::new(false);
 static SETTING_UP: Mutex<()> = Mutex::new(());
@@ -94,14 +114,10 @@ pub fn prepare() {
     }
 }
 
-/// A fork in another thread never finds this half done: either it was there before the handlers
-/// were, and the C library lets it end before it takes them, or it waits for `SETTING_UP`.
 #[cold]
 fn set_up() {
-    // Several threads may get here at once, and have the handlers called several times: the later
-    // ones do nothing. None waits for another, which a fork might leave behind.
-    // SAFETY: functions that stay for as long as this library is loaded.
-    let error = unsafe { pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
+    // Once more, should there have been no memory.
+    register();
     let _setting_up = lock(&SETTING_UP);
     if READY.load(Ordering::Acquire) {
         return;
@@ -111,7 +127,7 @@ fn set_up() {
     std::panic::set_hook(Box::new(|panic| ::log::error!("{panic}")));
     log::install();
     // Tried again by the next call, and a handle is not made before.
-    READY.store(error == 0, Ordering::Release);
+    READY.store(REGISTERED.load(Ordering::Acquire), Ordering::Release);
 }
 
 /// From now on a fork is noticed. To be called before the first handle is made.
