@@ -6,13 +6,18 @@
 
 mod common;
 
+use std::io::{Read, Write};
+use std::mem;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sheepdog_proto::inode::MAP_OFFSET;
+use sheepdog_proto::header::ObjArm;
+use sheepdog_proto::inode::{MAP_OFFSET, gref_offset};
 use sheepdog_proto::oid::OidKind;
+use sheepdog_proto::zerocopy::{FromBytes, IntoBytes};
 use sheepdog_proto::{Oid, Request, Response, SdResult, op};
 use wolf::{Fate, Flock, Wolf};
 
@@ -329,6 +334,81 @@ fn a_map_update_that_a_snapshot_refused_leaves_no_object() {
     assert_eq!(content(&sd, vdi, 5, 0), b"later");
     let found = pasture.server.await_objects(|found| found.data == 2);
     assert!(found.is_ok(), "{found:?}, but there are two contents");
+}
+
+/// Undoes a map update that came after a snapshot when it is answered, as it is in one copy of the
+/// inode where the snapshot writes that back (4.2).
+struct Undone {
+    overtaken: Arc<Overtaken>,
+    server: SocketAddr,
+}
+
+impl Flock for Undone {
+    fn request(&self, connection: usize, request: &Request, data: &[u8]) -> Fate {
+        self.overtaken.request(connection, request, data)
+    }
+
+    fn answer(&self, n: usize, request: &Request, response: &mut Response, data: &mut Vec<u8>) {
+        self.overtaken.answer(n, request, response, data);
+        let both = |state: &mut (bool, bool)| *state == (true, true) && mem::take(state).0;
+        if is_map_update(request) && both(&mut self.overtaken.state.0.lock().unwrap()) {
+            let inode = oid(request);
+            let was = [[0; 4], (inode.vid().get() - 1).to_le_bytes()].concat();
+            // Neither is a map update to the server: they begin before the map, or end behind it.
+            self.store(inode, MAP_OFFSET - 4, &was);
+            self.store(inode, gref_offset(0), &[1, 1].map(i32::to_le_bytes).concat());
+        }
+    }
+}
+
+impl Undone {
+    fn store(&self, oid: Oid, offset: u32, data: &[u8]) {
+        let arm = ObjArm { oid: oid.0.into(), offset: offset.into(), ..Default::default() };
+        let mut request = Request::new(op::WRITE_OBJ, op::FLAG_WRITE, arm);
+        request.data_length = (data.len() as u32).into();
+        let mut stream = TcpStream::connect(self.server).unwrap();
+        stream.write_all(&[request.as_bytes(), data].concat()).unwrap();
+        let mut response = [0; size_of::<Response>()];
+        stream.read_exact(&mut response).unwrap();
+        let response = Response::read_from_bytes(&response).unwrap();
+        assert_eq!(response.result(), SdResult::SUCCESS);
+    }
+}
+
+/// Other gateways have the copy that names the new object: it stays, and the update is made once more
+/// in all of them.
+#[test]
+fn a_map_update_that_a_snapshot_undid_in_one_copy_is_made_again_in_all() {
+    let server = Server::lamb(&["--mimic-1.0"]);
+    let overtaken = Overtaken::new(is_map_update);
+    let flock = Undone { overtaken: overtaken.clone(), server: server.socket_address() };
+    let wolf = Wolf::start(server.socket_address(), Arc::new(flock)).expect("a port");
+    let pasture = Pasture { server, wolf };
+    let (sd, other, safe) = (pasture.prey(), pasture.prey(), pasture.safe());
+    let vdi = create(&sd, "a");
+    sd.write(vdi, b"first", 0, 0).unwrap();
+    sd.snapshot(vdi, "before", false).unwrap();
+    let seen = other.open("a").unwrap();
+    overtaken.hunt();
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| sd.write(vdi, b"later", 0, 0));
+        overtaken.await_prey();
+        other.snapshot(seen, "tag", false).unwrap();
+        writer.join().unwrap().unwrap();
+    });
+    let read = |tag| {
+        let snapshot = safe.open_snapshot("a", Which::Tag(tag)).unwrap();
+        let content = content(&safe, snapshot, 5, 0);
+        safe.close(snapshot).unwrap();
+        content
+    };
+    // It was under way when the snapshot was taken, and is there now, wherever that is read.
+    assert_eq!(read("tag"), b"later");
+    assert_eq!(content(&sd, vdi, 5, 0), b"later");
+    // References are counted so that nobody loses anything by a deletion.
+    safe.delete_snapshot("a", Which::Tag("tag")).unwrap();
+    assert_eq!(read("before"), b"first");
+    assert_eq!(content(&sd, vdi, 5, 0), b"later");
 }
 
 /// A deletion goes on with what the name stands for then; what is a snapshot by now stays (7.2).

@@ -4,7 +4,7 @@ use std::mem::size_of;
 
 use sheepdog_proto::header::{ObjArm, VdiArm};
 use sheepdog_proto::inode::{
-    InodeHeader, STORE_ARRAY, STORE_BTREE, map_entry_offset, max_size, object_count,
+    InodeHeader, STORE_ARRAY, STORE_BTREE, gref_offset, map_entry_offset, max_size, object_count,
 };
 use sheepdog_proto::zerocopy::FromBytes;
 use sheepdog_proto::{
@@ -281,6 +281,13 @@ pub async fn read_entries(
     let offset = map_entry_offset(first);
     let bytes = read_object(cluster, op, vid.inode(), offset, 4 * count).await?;
     Ok(bytes.as_chunks().0.iter().map(|entry| u32::from_le_bytes(*entry)).collect())
+}
+
+/// Whether the server counts VDIs that have an entry of this one's map from it (3.7).
+pub async fn is_inherited(cluster: &Cluster, op: &Op, vid: Vid, index: u32) -> Result<bool> {
+    let count = gref_offset(index) + 4;
+    let bytes = read_object(cluster, op, vid.inode(), count, 4).await?;
+    Ok(bytes.iter().any(|byte| *byte != 0))
 }
 
 /// WRITE_OBJ or CREATE_AND_WRITE_OBJ; `cow` is the object that a new one starts as.

@@ -312,11 +312,7 @@ impl Vdi {
             }
             result => result?,
         }
-        // From here on there is an object that may have to go again.
-        match self.map_and_confirm(cluster, op, view, hold, entry).await {
-            Err(Outcome::Frozen) => Err(Outcome::Stray { index, entry }),
-            result => result,
-        }
+        self.map_and_confirm(cluster, op, view, hold, entry).await
     }
 
     /// Maps an object that was just created, and makes sure that it counts.
@@ -335,7 +331,10 @@ impl Vdi {
             Err(outcome) => {
                 // Else the next write would take the object for ours, and be acknowledged.
                 lock(&self.state).pages.doubt(index);
-                return Err(outcome);
+                return Err(match outcome {
+                    Outcome::Frozen => Outcome::Stray { index, entry, mapped: true },
+                    outcome => outcome,
+                });
             }
         };
         if u64::from(index) << view.shift >= now.size {
@@ -411,6 +410,14 @@ impl Vdi {
                 let why = "another client changes the same part of the map";
                 return Err(Error::Io(why).into());
             }
+            let outcome = Outcome::from(error);
+            let error = match outcome {
+                Outcome::Failed(error) => error,
+                _ if new == vid.get() => {
+                    return Err(Outcome::Stray { index, entry: old, mapped: false });
+                }
+                outcome => return Err(outcome),
+            };
             if error.is_ambiguous() {
                 backoff.wait_after(error, cluster, op).await?;
             } else if mem::replace(&mut refused, true) {

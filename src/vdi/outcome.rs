@@ -10,10 +10,12 @@ use crate::error::Error;
 pub enum Outcome {
     /// The VDI is a snapshot by now, or gone.
     Frozen,
-    /// And before that was found out an object was created for `index`, to replace `entry`.
+    /// And that was found out after an object had been created for `index`, to replace `entry`: the
+    /// map took it, or refused it.
     Stray {
         index: u32,
         entry: u32,
+        mapped: bool,
     },
     /// The object that `entry` names for `index` does not exist.
     Gone {

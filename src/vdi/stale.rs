@@ -4,7 +4,7 @@
 use sheepdog_proto::inode::STORE_ARRAY;
 use sheepdog_proto::{InodeHeader, Vid, op};
 
-use super::displaced::{Family, PUT_BACK};
+use super::displaced::{Family, PUT_BACK, is_going};
 use super::inode::{self, is_gone, unless_gone};
 use super::map::owner;
 use super::outcome::Outcome;
@@ -47,11 +47,11 @@ impl Vdi {
         let result = self.find_out(cluster, op, seen, gone, retries).await;
         // Else the snapshot may still be under way, and change the map.
         let is_over = result.is_ok() || is_gone(&result);
-        if let Outcome::Stray { index, entry } = outcome
+        if let Outcome::Stray { index, entry, mapped } = outcome
             && is_over
-            && let Err(e) = self.remove_stray(cluster, op, seen, index, entry).await
+            && let Err(e) = self.settle_stray(cluster, op, seen, index, entry, mapped).await
         {
-            log::warn!("VDI {}: an object that nothing names may stay: {e}", self.name);
+            log::warn!("VDI {}: a write may be in its snapshot or not: {e}", self.name);
         }
         result
     }
@@ -147,22 +147,24 @@ impl Vdi {
         }
     }
 
-    /// Removes the object that was created for a VDI which was frozen or deleted meanwhile, unless
-    /// something may name it: a snapshot overwrites map updates that race with it (4.2), and a
-    /// deletion does not see those that come after it. Where that cannot be told, an object too
-    /// many stays.
-    async fn remove_stray(
+    /// An object was created to replace another one in the map of a VDI that was frozen or deleted
+    /// meanwhile. What is not in the map goes again. Where the server took the update, though, a
+    /// snapshot that writes the whole inode back (4.2) may have undone it, and that on some of the
+    /// inode's copies only, of which we see one: made once more it is in all of them. Where the
+    /// entry tells neither, an object too many stays.
+    async fn settle_stray(
         &self,
         cluster: &Cluster,
         op: &Op,
         seen: &View,
         index: u32,
         replaced: u32,
+        mapped: bool,
     ) -> Result<()> {
         if seen.store_policy != STORE_ARRAY {
             return Ok(());
         }
-        let vid = seen.vid;
+        let (vid, own) = (seen.vid, seen.vid.get());
         let before = inode::read_entries(cluster, op, vid, index, 1).await?[0];
         // Afterwards: of a VDI that got the id of the old one (3.3) the entry says nothing.
         let header = inode::read_header(cluster, op, vid).await?;
@@ -171,21 +173,32 @@ impl Vdi {
             // Whoever deletes it is at it.
             return Ok(());
         }
-        if header.is_deleted() && entry == vid.get() {
+        if header.is_deleted() {
             // The server removes what the entry named. Nobody shares it: nothing can be derived
             // from a VDI that was deleted when the entry was stored.
-            inode::write_entries(cluster, op, vid, index, &[0]).await
-        } else if header.is_snapshot() && !header.is_deleted() && entry == replaced && replaced != 0
-        {
-            // As it was before: so the update was overwritten, in the snapshot and in what was
-            // derived from it. An empty entry could also be that of a snapshot which is being
-            // deleted, and whose objects others have. Never sent again: later it might meet
-            // another object.
-            let call = Call::new(inode::remove_request(vid.data(index)));
-            cluster.call(op, call).await.map(drop)
-        } else {
-            Ok(())
+            return match entry == own {
+                true => inode::write_entries(cluster, op, vid, index, &[0]).await,
+                false => Ok(()),
+            };
         }
+        if !header.is_snapshot() || is_going(&header) {
+            return Ok(());
+        }
+        if mapped {
+            // An update of a reference that is counted would have that forgotten (3.7, hazard 3);
+            // whoever counted it has written the same to all copies. Older servers count otherwise.
+            let is_open = entry == replaced
+                || entry == own && !inode::is_inherited(cluster, op, vid, index).await?;
+            if is_open && !self.servers.are_older() {
+                return inode::write_entries(cluster, op, vid, index, &[own]).await;
+            }
+        } else if entry == replaced && replaced != 0 {
+            // An empty entry could also be that of a snapshot which is being deleted, and whose
+            // objects others have. Never sent again: later it might meet another object.
+            let call = Call::new(inode::remove_request(vid.data(index)));
+            return cluster.call(op, call).await.map(drop);
+        }
+        Ok(())
     }
 
     /// The entry of an index as it is stored now.
