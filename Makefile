@@ -33,6 +33,7 @@ transcript-dog-geometry transcript-qemu: superset := --superset
 .PHONY: help deps deps-demo build demo test test-more lint test-rust test-model test-c test-c-mimic \
         test-valgrind test-asan test-tsan check-symbols test-install test-target test-readme test-tgt \
         transcripts soak soak-lamb bench-lamb bench-instructions bench-beside torture sim sim-more \
+        abi-check abi-update dist \
         sim-soak sim-mutants sim-model fuzz fuzz-minimise fuzz-coverage install uninstall clean cargo \
         nbdkit-plugin test-nbdkit install-nbdkit crook test-crook bench-crook install-crook
 
@@ -40,7 +41,7 @@ help:
 	@echo 'make build          the library, build/lib, and the server lamb, build/bin'
 	@echo 'make demo           stores a file (FILE=...) in a VDI and reads it back'
 	@echo 'make test           finds nearly everything, in some minutes; the parts:'
-	@echo '    lint test-rust sim sim-model test-c check-symbols test-install test-readme'
+	@echo '    lint test-rust sim sim-model test-c check-symbols abi-check test-install test-readme'
 	@echo 'make test-more      what takes longer; together every test there is; the parts:'
 	@echo '    test-model sim-more test-c-mimic test-valgrind test-asan test-tsan test-target test-tgt'
 	@echo '    test-nbdkit transcripts (or one: transcript-qemu) bench-instructions'
@@ -52,6 +53,7 @@ help:
 	@echo 'make test-crook     its tests (SD_TEST_DOG and SD_TEST_ADDR: beside dog as well)'
 	@echo 'make bench-crook    its copies beside those of nbdcopy'
 	@echo 'make test-nbdkit    qemu-io, qemu-img, nbdcopy and fio on the plugin'
+	@echo 'make abi-check      the header beside abi/ (docs/abi.md); abi-update writes that anew'
 	@echo 'make test-tsan      the C tests with the thread sanitizer'
 	@echo 'make test-tgt       a SCSI test suite against tgtd, a Sheepdog client of others, on lamb'
 	@echo 'make sim            the library against simulated servers, for SIM_SECONDS; sim-soak: for an hour'
@@ -67,6 +69,7 @@ help:
 	@echo 'make torture        gateways that stop under writers (SD_TEST_ADDR, SD_TEST_PIDS, TORTURE_SECONDS)'
 	@echo 'make install        to PREFIX ($(PREFIX)), below DESTDIR; also libdir includedir bindir mandir'
 	@echo 'make uninstall      takes that away again'
+	@echo 'make dist           the tarball of a release, with the crates, from what is committed'
 	@echo 'make deps           installs what demo and test need and is missing (apt-get)'
 	@echo 'make clean          removes everything that was built'
 
@@ -149,7 +152,8 @@ demo: deps-demo build build/examples/quickstart
 
 # What finds nearly everything. Most of it is rustc's time: the library optimized, for clippy, for
 # the tests and for the simulation.
-test: deps build lint test-rust sim sim-model test-c check-symbols test-install test-readme
+test: deps build lint test-rust sim sim-model test-c check-symbols abi-check test-install \
+      test-readme
 	@echo 'make test: everything passed (make test-more runs the long tests)'
 
 # The recorded sessions are here as the tests of lamb, in test-rust, play them, too.
@@ -294,6 +298,11 @@ test-tsan: build
 
 check-symbols: build
 	tools/check-symbols.sh $(shared)
+abi-check: build
+	tools/abi.sh $(shared)
+abi-update: build
+	tools/check-symbols.sh --update $(shared)
+	tools/abi.sh --update $(shared)
 
 test-install: build
 	tools/test-install.sh
@@ -327,6 +336,12 @@ transcript-%: build
 	tools/with-lamb.sh python3 tests/transcripts/replay.py {} tests/transcripts/$*.jsonl $(superset)
 	LAMB_OPTION=--mimic-1.0 \
 	    tools/with-lamb.sh python3 tests/transcripts/replay.py {} tests/transcripts/$*.jsonl
+
+# --- Packaging ---
+
+dist := build/dist/libsheepdog-$(version).tar.gz
+dist:
+	CARGO='$(CARGO)' tools/dist.sh $(dist)
 
 # --- Installing: what `make build` made, so that root needs no cargo ---
 

@@ -2,7 +2,7 @@
 # usage: check-symbols.sh [--update] LIBRARY
 #
 # Compares what the shared object offers and needs with what it promises: the symbols and versions
-# of tests/symbols.txt (which --update rewrites), the functions that the headers declare, the
+# of abi/symbols (which --update rewrites), the functions that the headers declare, the
 # soname, the libraries it needs, and how it is linked.
 set -eu
 LC_ALL=C
@@ -26,9 +26,9 @@ complain() {
 
 nm -D --defined-only --with-symbol-versions "$library" |
     awk '$2 != "A" { print $3 }' | sort >"$directory/symbols"
-[ -z "$update" ] || cp "$directory/symbols" "$root/tests/symbols.txt"
-diff -u "$root/tests/symbols.txt" "$directory/symbols" ||
-    complain "the symbols are not those of tests/symbols.txt (wanted: check-symbols.sh --update)"
+[ -z "$update" ] || cp "$directory/symbols" "$root/abi/symbols"
+diff -u "$root/abi/symbols" "$directory/symbols" ||
+    complain "the symbols are not those of abi/symbols (wanted: check-symbols.sh --update)"
 ! grep -v '@@SHEEPDOG_1\.0$' "$directory/symbols" || complain "symbols without a version"
 
 sed 's/@.*//' "$directory/symbols" >"$directory/exported"

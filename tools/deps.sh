@@ -18,7 +18,7 @@ libraries=
 if [ "${1:-}" != demo ]; then
     commands="$commands g++:g++ readelf:binutils cmake:cmake pkg-config:pkg-config python3:python3
         valgrind:valgrind tgtd:tgt iscsi-test-cu:libiscsi-bin nbdkit:nbdkit nbdcopy:libnbd-bin
-        fio:fio qemu-io:qemu-utils mkfs.ext4:e2fsprogs"
+        fio:fio qemu-io:qemu-utils mkfs.ext4:e2fsprogs abidw:abigail-tools"
     libraries="libevent_core:libevent-dev libuv:libuv1-dev glib-2.0:libglib2.0-dev
         nbdkit:nbdkit-plugin-dev"
     echo '#include <ev.h>' | cc -E -x c - >/dev/null 2>&1 || packages="$packages libev-dev"
