@@ -3,6 +3,7 @@
 //! ```text
 //! main       the program: arguments, signals                     log    never waits for a reader
 //! server     listeners, connections coming and going             poller connections that wait
+//!  passed    sockets that somebody else listens on already
 //! conn       one connection: frames in, order                    pool   threads, fair shares
 //!  outbox    frames out                                          budget memory, fair shares
 //! cluster    the state of everything, opened from the store      config what MAKE_FS said
@@ -33,6 +34,7 @@ mod conn;
 mod mimic;
 mod object;
 mod outbox;
+mod passed;
 mod poller;
 mod pool;
 mod refs;
@@ -41,6 +43,7 @@ mod server;
 mod store;
 mod vdi;
 
+pub use passed::Passed;
 pub use server::{Address, LEAST_MEMORY, Options, Server, Stopper};
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};

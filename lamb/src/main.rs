@@ -4,14 +4,16 @@ mod log_to_stderr;
 
 use std::backtrace::Backtrace;
 use std::io::{self, Write};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use lamb::{LEAST_MEMORY, Options, Server};
+use lamb::{LEAST_MEMORY, Options, Passed, Server};
+use sd_notify::NotifyState;
+use sheepdog_proto::DEFAULT_PORT;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -19,8 +21,8 @@ use signal_hook::iterator::Signals;
 #[derive(Parser)]
 #[command(version)]
 struct Args {
-    /// Where to listen; port 0 takes a free one. May be given several times.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7000", value_parser = resolve)]
+    /// Where to listen; port 0 takes a free one. May be given several times [default: 127.0.0.1:7000]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = resolve)]
     listen: Vec<SocketAddr>,
 
     /// The Unix socket to listen on [default: DIR/sock]
@@ -84,22 +86,33 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<()> {
+    // First of all: it says which descriptors are ours, before there are others.
+    let passed = Passed::take().context("cannot take the sockets that LISTEN_FDS names")?;
     log::set_logger(log_to_stderr::start()?).context("cannot log")?;
     log::set_max_level(log::LevelFilter::Info);
     end_at_first_panic();
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot wait for signals")?;
-    let server = Server::start(&Options {
+    let mut listen = args.listen;
+    if listen.is_empty() && passed.tcp.is_empty() {
+        listen.push(SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)));
+    }
+    let options = Options {
         dir: args.dir,
-        listen: args.listen,
+        listen,
         unix: args.unix,
         sync: !args.no_sync,
         use_lock: args.use_lock,
         allow_remote: args.allow_remote,
         mimic: args.mimic,
         memory: args.memory,
-    })?;
+    };
+    let server = Server::start_with(&options, passed)?;
     for address in server.addresses() {
         announce(&format!("lamb: listening on {address}"));
+    }
+    // For a service manager that waits for it; for others nothing.
+    if let Err(err) = sd_notify::notify(&[NotifyState::Ready]) {
+        log::warn!("cannot tell the service manager: {err}");
     }
     let stopper = server.stopper();
     thread::spawn(move || {

@@ -6,6 +6,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ use crate::buf::Spares;
 use crate::cluster::Cluster;
 use crate::conn::Connection;
 use crate::lock;
+use crate::passed::Passed;
 use crate::poller::Poller;
 use crate::pool::Pool;
 use crate::request::{Peer, Wish};
@@ -68,7 +70,7 @@ pub struct Options {
     /// Made if missing.
     pub dir: PathBuf,
     pub listen: Vec<SocketAddr>,
-    /// `sock` in the directory if None.
+    /// `sock` in the directory if None, and no Unix socket was passed.
     pub unix: Option<PathBuf>,
     /// Acknowledge only what survives the end of the machine, not just of the process.
     pub sync: bool,
@@ -123,7 +125,8 @@ pub struct Server {
     /// Closed to end the pollers.
     end_of_pollers: Option<OwnedFd>,
     shared: Option<Arc<Shared>>,
-    socket: PathBuf,
+    /// The Unix socket that it has made.
+    socket: Option<PathBuf>,
     /// Locked as long as the server runs.
     lock: Option<File>,
 }
@@ -174,7 +177,14 @@ impl Server {
     /// Opens the directory and serves it, in threads of its own, until it is stopped or a client
     /// sends SHUTDOWN or KILL_NODE.
     pub fn start(options: &Options) -> Result<Server> {
-        for address in &options.listen {
+        Server::start_with(options, Passed::default())
+    }
+
+    /// The same, listening on these sockets as well.
+    pub fn start_with(options: &Options, passed: Passed) -> Result<Server> {
+        let passed_tcp = passed.tcp.iter().map(TcpListener::local_addr);
+        let passed_tcp = passed_tcp.collect::<io::Result<Vec<_>>>()?;
+        for address in options.listen.iter().chain(&passed_tcp) {
             if !address.ip().is_loopback() && !options.allow_remote {
                 bail!(
                     "refusing to listen on {address}: the Sheepdog protocol has no authentication, \
@@ -192,20 +202,31 @@ impl Server {
 
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
+        let mut tcp = passed.tcp;
         for &address in &options.listen {
             let listener = TcpListener::bind(address)
                 .with_context(|| format!("cannot listen on {address}"))?;
+            tcp.push(listener);
+        }
+        for listener in tcp {
             // A client may be gone between the event and the accept, which must not wait then.
             listener.set_nonblocking(true)?;
             addresses.push(Address::Tcp(listener.local_addr()?));
             listeners.push(Listener::Tcp(listener));
         }
-        let socket = options.unix.clone().unwrap_or_else(|| dir.join("sock"));
-        let listener =
-            bind_unix(&socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
-        listener.set_nonblocking(true)?;
-        addresses.push(Address::Unix(socket.clone()));
-        listeners.push(Listener::Unix(listener));
+        let default = || passed.unix.is_empty().then(|| dir.join("sock"));
+        let socket = options.unix.clone().or_else(default);
+        let mut unix = passed.unix;
+        if let Some(socket) = &socket {
+            let listener = bind_unix(socket)
+                .with_context(|| format!("cannot listen on {}", socket.display()))?;
+            unix.push(listener);
+        }
+        for listener in unix {
+            listener.set_nonblocking(true)?;
+            addresses.push(Address::Unix(name_of(&listener)?));
+            listeners.push(Listener::Unix(listener));
+        }
 
         let (watched, stop) = pipe_with(PipeFlags::CLOEXEC)?;
         let stopper = Stopper(Arc::new(Mutex::new(Some(stop))));
@@ -282,7 +303,9 @@ impl Server {
         }
         // From when it ends, not from when somebody began to wait for that.
         let deadline = Instant::now() + BOUND;
-        let _ = fs::remove_file(&self.socket);
+        if let Some(socket) = &self.socket {
+            let _ = fs::remove_file(socket);
+        }
         shared.end(deadline);
         drop(self.end_of_pollers.take());
         for poller in self.pollers.drain(..) {
@@ -574,6 +597,15 @@ fn lock_dir(dir: &Path) -> Result<File> {
         Err(Errno::WOULDBLOCK) => bail!("{} is in use by another lamb", dir.display()),
         Err(err) => Err(err).with_context(|| format!("cannot lock {}", path.display())),
     }
+}
+
+/// The path of a Unix socket, or how one without a path is usually written.
+fn name_of(listener: &UnixListener) -> io::Result<PathBuf> {
+    let address = listener.local_addr()?;
+    Ok(match (address.as_pathname(), address.as_abstract_name()) {
+        (Some(path), _) => path.to_owned(),
+        (None, name) => format!("@{}", name.unwrap_or_default().escape_ascii()).into(),
+    })
 }
 
 /// Listens on a Unix socket that is the owner's alone from its first moment.

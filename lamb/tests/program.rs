@@ -3,8 +3,11 @@
 mod common;
 
 use std::io::Read;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use common::Program;
@@ -127,5 +130,71 @@ fn what_cannot_work_is_said() {
         let mut command = Program::command(&dir.path().join("store"), &[]);
         let output = command.arg(format!("--memory={size}")).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{size}");
+    }
+}
+
+/// lamb as systemd starts it, with a socket as its descriptor 3.
+fn with_socket(socket: impl Into<OwnedFd>, dir: &Path, args: &[&str]) -> Command {
+    let script = r#"exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@""#;
+    let lamb = Program::command(dir, &[]);
+    let mut command = Command::new("sh");
+    command.args(["-c", script, "sh"]).arg(lamb.get_program()).args(args).arg(dir);
+    command.stdin(socket.into());
+    command
+}
+
+#[test]
+fn it_serves_on_sockets_that_it_was_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let notify = UnixDatagram::bind(dir.path().join("notify")).unwrap();
+    let store = dir.path().join("store");
+    let get = Request::new(op::GET_CLUSTER_DEFAULT, 0, [0; 32]);
+
+    // In the place of the port that it would listen on, and from before it has started.
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = tcp.local_addr().unwrap();
+    let mut early = common::Client::connect(address);
+    let mut command = with_socket(tcp, &store, &["--no-sync"]);
+    command.env("NOTIFY_SOCKET", dir.path().join("notify"));
+    let mut program = Program::run(command);
+    assert_eq!(program.lines[0], format!("lamb: listening on {address}"));
+    assert_eq!(program.lines[1], format!("lamb: listening on {}", store.join("sock").display()));
+    let mut said = [0; 64];
+    let len = notify.recv(&mut said).unwrap();
+    assert_eq!(&said[..len], b"READY=1\n");
+    assert!(early.result(get, &[]).is_success());
+    assert!(program.client().result(get, &[]).is_success());
+    program.terminate();
+
+    // A Unix socket in the place of its own; whoever has made it takes it away.
+    let path = dir.path().join("passed");
+    let unix = UnixListener::bind(&path).unwrap();
+    let args = ["--no-sync", "--listen", "127.0.0.1:0"];
+    let mut program = Program::run(with_socket(unix, &store, &args));
+    assert_eq!(program.lines[1], format!("lamb: listening on {}", path.display()));
+    assert!(!store.join("sock").exists());
+    let mut stream = UnixStream::connect(&path).unwrap();
+    std::io::Write::write_all(&mut stream, get.as_bytes()).unwrap();
+    let mut answer = [0; 48];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer[1], op::GET_CLUSTER_DEFAULT);
+    program.terminate();
+    assert!(path.exists());
+}
+
+#[test]
+fn it_does_not_take_every_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = |mut command: Command| {
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let text = refused(with_socket(TcpListener::bind("0.0.0.0:0").unwrap(), dir.path(), &[]));
+    assert!(text.contains("no authentication"), "{text}");
+    let (one, _other) = UnixStream::pair().unwrap();
+    for socket in [OwnedFd::from(UnixDatagram::unbound().unwrap()), one.into()] {
+        let text = refused(with_socket(socket, dir.path(), &[]));
+        assert!(text.contains("descriptor 3: not a TCP or Unix stream socket that"), "{text}");
     }
 }
