@@ -33,9 +33,10 @@ transcript-dog-geometry transcript-qemu: superset := --superset
 .PHONY: help deps deps-demo build demo test test-more lint test-rust test-model test-c test-c-mimic \
         test-valgrind test-asan test-tsan check-symbols test-install test-target test-readme test-tgt \
         transcripts soak soak-lamb bench-lamb bench-instructions bench-beside torture sim sim-more \
-        abi-check abi-update dist \
+        abi-check abi-update dist deb deps-deb test-dist test-deb \
         sim-soak sim-mutants sim-model fuzz fuzz-minimise fuzz-coverage install uninstall clean cargo \
-        nbdkit-plugin test-nbdkit install-nbdkit crook test-crook bench-crook install-crook
+        nbdkit-plugin test-nbdkit install-nbdkit crook test-crook bench-crook install-crook \
+        install-systemd
 
 help:
 	@echo 'make build          the library, build/lib, and the server lamb, build/bin'
@@ -44,7 +45,7 @@ help:
 	@echo '    lint test-rust sim sim-model test-c check-symbols abi-check test-install test-readme'
 	@echo 'make test-more      what takes longer; together every test there is; the parts:'
 	@echo '    test-model sim-more test-c-mimic test-valgrind test-asan test-tsan test-target test-tgt'
-	@echo '    test-nbdkit transcripts (or one: transcript-qemu) bench-instructions'
+	@echo '    test-nbdkit transcripts (or one: transcript-qemu) bench-instructions test-dist test-deb'
 	@echo 'make test-c         the C tests (SD_TEST_ADDR=host:port for a server other than lamb,'
 	@echo '                    SD_TEST_DOG=path of its dog for the tests of both on one cluster)'
 	@echo 'make test-asan      the C tests with the address and undefined behaviour sanitizers'
@@ -70,6 +71,9 @@ help:
 	@echo 'make install        to PREFIX ($(PREFIX)), below DESTDIR; also libdir includedir bindir mandir'
 	@echo 'make uninstall      takes that away again'
 	@echo 'make dist           the tarball of a release, with the crates, from what is committed'
+	@echo 'make deb            the Debian packages of that, in build/deb, without a network'
+	@echo 'make test-dist      whether tarball and build are the same, byte for byte, made elsewhere'
+	@echo 'make test-deb       the packages in a bare Debian system, as root; examples built on them'
 	@echo 'make deps           installs what demo and test need and is missing (apt-get)'
 	@echo 'make clean          removes everything that was built'
 
@@ -102,7 +106,7 @@ $(shared): build/lib/libsheepdog.a src/libsheepdog.map
 	@mkdir -p $(@D)
 	$(CC) -shared -o $@ -Wl,--as-needed,--gc-sections,--strip-debug \
 	    -Wl,--version-script=src/libsheepdog.map,-soname,$(soname) \
-	    -Wl,-z,nodelete,-z,relro,-z,now \
+	    -Wl,-z,nodelete,-z,relro,-z,now,--build-id \
 	    -Wl,--whole-archive $< -Wl,--no-whole-archive $(libs) $(LDFLAGS)
 
 build/lib/$(soname): $(shared)
@@ -135,8 +139,9 @@ nbdkit_plugin := build/nbdkit/nbdkit-sheepdog-plugin.so
 nbdkit-plugin: $(nbdkit_plugin)
 $(nbdkit_plugin): plugins/nbdkit/sheepdog.c include/sheepdog.h build
 	@mkdir -p $(@D)
-	$(CC) -std=gnu11 -O2 -Wall -Wextra -fPIC -shared -pthread -DSD_PLUGIN_VERSION='"$(version)"' \
-	    $(shell pkg-config --cflags nbdkit 2>/dev/null) -Iinclude $< -o $@ -Lbuild/lib -lsheepdog
+	$(CC) -std=gnu11 -O2 -Wall -Wextra $(CPPFLAGS) $(CFLAGS) -fPIC -shared -pthread \
+	    -DSD_PLUGIN_VERSION='"$(version)"' $(shell pkg-config --cflags nbdkit 2>/dev/null) -Iinclude \
+	    $< -o $@ $(LDFLAGS) -Lbuild/lib -lsheepdog
 
 # --- Trying ---
 
@@ -158,7 +163,7 @@ test: deps build lint test-rust sim sim-model test-c check-symbols abi-check tes
 
 # The recorded sessions are here as the tests of lamb, in test-rust, play them, too.
 test-more: deps build test-model sim-more test-c-mimic test-valgrind test-asan test-tsan test-target \
-           test-tgt test-nbdkit transcripts bench-instructions
+           test-tgt test-nbdkit transcripts bench-instructions test-dist test-deb
 	@echo 'make test-more: everything passed'
 
 lint:
@@ -343,6 +348,27 @@ dist := build/dist/libsheepdog-$(version).tar.gz
 dist:
 	CARGO='$(CARGO)' tools/dist.sh $(dist)
 
+# The Debian packages, from the tarball, as there is no network in its build.
+deb_source := build/deb/libsheepdog-$(version)
+deps-deb:
+	@tools/deps.sh deb
+deb: deps-deb dist
+	rm -rf build/deb
+	mkdir -p build/deb
+	ln $(dist) build/deb/libsheepdog_$(version).orig.tar.gz
+	tar -C build/deb -xf $(dist)
+	cd $(deb_source) && $(without_make) dpkg-buildpackage --build=binary --no-sign --no-pre-clean
+# Not our variables, which this make gives to what it runs.
+without_make := env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL
+
+# In a Debian system of their own that has nothing else, as root.
+test-deb: deb
+	tools/test-deb.sh build/deb
+
+# What was built from the tarball, for the packages, beside what was built here.
+test-dist: deb build
+	tools/test-dist.sh $(dist) $(deb_source)
+
 # --- Installing: what `make build` made, so that root needs no cargo ---
 
 # What a shell makes one word of, whatever is in it.
@@ -355,10 +381,20 @@ empty :=
 space := $(empty) $(empty)
 in-pc = $(subst &,\&,$(subst |,\|,$(subst $(space),\\ ,$(1))))
 
+# Fills in what a file says of where others are.
+fill-in = sed -e $(call quote,s|@PREFIX@|$(call in-pc,$(PREFIX))|) \
+    -e $(call quote,s|@libdir@|$(call in-pc,$(libdir))|) \
+    -e $(call quote,s|@includedir@|$(call in-pc,$(includedir))|) \
+    -e 's|@version@|$(version)|' -e 's|@soname@|$(soname)|' \
+    -e "s|@include@|$$(realpath -ms --relative-to=$(call quote,$(cmakedir)) $(call quote,$(includedir)))|"
+cmakedir = $(libdir)/cmake/libsheepdog
+cmake_files := libsheepdogConfig.cmake libsheepdogConfigVersion.cmake
+
 # The modes are those said here, whatever umask the installer has.
 install:
 	@test -e $(shared) || { echo 'install: run make build first' >&2; exit 1; }
-	install -d -m 755 $(call below,$(libdir)/pkgconfig) $(call below,$(includedir)) \
+	install -d -m 755 $(call below,$(libdir)/pkgconfig) $(call below,$(libdir)/cmake) \
+	    $(call below,$(cmakedir)) $(call below,$(includedir)) \
 	    $(call below,$(bindir)) $(call below,$(mandir)/man3) $(call below,$(mandir)/man8)
 	install -m 755 $(shared) $(call below,$(libdir))
 	ln -sf $(notdir $(shared)) $(call below,$(libdir)/$(soname))
@@ -368,12 +404,12 @@ install:
 	install -m 755 build/bin/lamb $(call below,$(bindir))
 	install -m 644 man/libsheepdog.3 $(call below,$(mandir)/man3)
 	install -m 644 man/lamb.8 $(call below,$(mandir)/man8)
-	sed -e $(call quote,s|@PREFIX@|$(call in-pc,$(PREFIX))|) \
-	    -e $(call quote,s|@libdir@|$(call in-pc,$(libdir))|) \
-	    -e $(call quote,s|@includedir@|$(call in-pc,$(includedir))|) \
-	    -e 's|@version@|$(version)|' pkgconfig/libsheepdog.pc.in \
-	    > $(call below,$(libdir)/pkgconfig/libsheepdog.pc)
-	chmod 644 $(call below,$(libdir)/pkgconfig/libsheepdog.pc)
+	$(fill-in) pkgconfig/libsheepdog.pc.in > $(call below,$(libdir)/pkgconfig/libsheepdog.pc)
+	for file in $(cmake_files); do \
+	    $(fill-in) cmake/$$file.in > $(call below,$(cmakedir))/$$file || exit; \
+	done
+	chmod 644 $(foreach file,pkgconfig/libsheepdog.pc $(addprefix cmake/libsheepdog/,$(cmake_files)),\
+	    $(call below,$(libdir)/$(file)))
 
 # What make nbdkit-plugin made, where nbdkit looks for it.
 install-nbdkit: plugindir ?= $(shell pkg-config --variable=plugindir nbdkit)
@@ -385,28 +421,40 @@ install-nbdkit:
 
 # What make crook made.
 datadir ?= $(PREFIX)/share
+zshdir  ?= $(datadir)/zsh/site-functions
 install-crook:
 	@test -e build/bin/crook || { echo 'install-crook: run make crook first' >&2; exit 1; }
 	install -d -m 755 $(call below,$(bindir)) $(call below,$(mandir)/man1) \
 	    $(call below,$(datadir)/bash-completion/completions) \
-	    $(call below,$(datadir)/zsh/site-functions) \
+	    $(call below,$(zshdir)) \
 	    $(call below,$(datadir)/fish/vendor_completions.d)
 	install -m 755 build/bin/crook $(call below,$(bindir))
 	install -m 644 man/crook.1 $(call below,$(mandir)/man1)
 	install -m 644 build/completions/crook.bash \
 	    $(call below,$(datadir)/bash-completion/completions/crook)
-	install -m 644 build/completions/_crook $(call below,$(datadir)/zsh/site-functions)
+	install -m 644 build/completions/_crook $(call below,$(zshdir))
 	install -m 644 build/completions/crook.fish $(call below,$(datadir)/fish/vendor_completions.d)
+
+# lamb as a service: systemctl enable --now lamb.socket.
+unitdir ?= $(PREFIX)/lib/systemd/system
+install-systemd:
+	install -d -m 755 $(call below,$(patsubst %/,%,$(dir $(unitdir)))) $(call below,$(unitdir))
+	install -m 644 lamb/systemd/lamb.socket $(call below,$(unitdir))
+	sed $(call quote,s|@bindir@|$(call in-pc,$(bindir))|) lamb/systemd/lamb.service.in \
+	    > $(call below,$(unitdir)/lamb.service)
+	chmod 644 $(call below,$(unitdir)/lamb.service)
 
 uninstall:
 	rm -f $(foreach file,$(notdir $(shared)) $(soname) libsheepdog.so libsheepdog.a \
-	    pkgconfig/libsheepdog.pc,$(call below,$(libdir)/$(file)))
+	    pkgconfig/libsheepdog.pc $(addprefix cmake/libsheepdog/,$(cmake_files)), \
+	    $(call below,$(libdir)/$(file)))
+	rm -f $(foreach file,lamb.socket lamb.service,$(call below,$(unitdir)/$(file)))
 	rm -f $(foreach file,$(notdir $(wildcard include/*.h)),$(call below,$(includedir)/$(file)))
 	rm -f $(call below,$(bindir)/lamb) $(call below,$(mandir)/man3/libsheepdog.3) \
 	    $(call below,$(mandir)/man8/lamb.8)
 	rm -f $(call below,$(bindir)/crook) $(call below,$(mandir)/man1/crook.1) \
 	    $(call below,$(datadir)/bash-completion/completions/crook) \
-	    $(call below,$(datadir)/zsh/site-functions/_crook) \
+	    $(call below,$(zshdir)/_crook) \
 	    $(call below,$(datadir)/fish/vendor_completions.d/crook.fish)
 
 clean:

@@ -66,7 +66,8 @@ ${CC:-cc} -E -P -Iinclude "$directory/headers.c" | tr '\n' ' ' | sed 's/;/;\n/g'
 ${CC:-cc} -g -O0 -fPIC -shared -ffile-prefix-map="$directory/=" -Iinclude "$directory/stub.c" \
     -o "$directory/libsheepdog.so"
 nm -D --defined-only "$directory/libsheepdog.so" | awk '/ sd_/ { print $3 }' >"$directory/stub"
-nm -D --defined-only "$library" | awk '/ sd_/ { sub("@.*", "", $3); print $3 }' >"$directory/exported"
+nm -D --defined-only "$library" | awk '/ sd_/ { sub("@.*", "", $3); print $3 }' \
+    >"$directory/exported"
 diff -u "$directory/exported" "$directory/stub" >&2 ||
     fail "the functions of the headers were not understood as those that the library exports"
 
@@ -80,7 +81,7 @@ if [ "$status" -ne 0 ]; then
     cat "$directory/report" >&2
     failed=yes
 fi
-[ -z "$failed" ] || fail "the headers are not those of abi/; docs/abi.md says what may change, and" \
-    "make abi-update writes it down"
+[ -z "$failed" ] || fail "the headers are not those of abi/; docs/abi.md says what may change," \
+    "and make abi-update writes it down"
 echo "abi-check: $(wc -l <"$directory/functions") functions, $(wc -l <abi/constants) constants," \
     "all as abi/ has them"

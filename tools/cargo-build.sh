@@ -1,13 +1,13 @@
 #!/bin/sh
 # usage: cargo-build.sh DIRECTORY [crook]
 #
-# Builds the library, without the API for Rust programs, and lamb with cargo, or the
-# program crook, and copies what that makes to DIRECTORY. Where cargo puts what it
-# makes depends on CARGO_TARGET_DIR, on CARGO_BUILD_TARGET and on configuration files of its own, so it is
-# asked. What has not changed is not copied, so that nothing is linked anew.
+# Builds the library, without the API for Rust programs, and lamb with cargo, or the program crook,
+# and copies what that makes to DIRECTORY. Where cargo puts what it makes depends on
+# CARGO_TARGET_DIR, on CARGO_BUILD_TARGET and on configuration files of its own, so it is asked.
+# What has not changed is not copied, so that nothing is linked anew.
 #
-# What is made does not tell where: the directories of the sources and of the crates have other names
-# in it, the same whether the crates are cargo's or those of `make dist`.
+# What is made does not tell where: the directories of the sources and of the crates have other
+# names in it, the same whether the crates are cargo's or those of `make dist`.
 set -eu
 
 directory=$1
@@ -20,17 +20,18 @@ fi
 sources=/usr/src/libsheepdog
 home=${CARGO_HOME:-$HOME/.cargo}
 # So that the directory is there, which has a name of its own for each registry.
-[ -d vendor ] || [ -d "$home/registry/src" ] || ${CARGO:-cargo} fetch --locked
+[ -d vendor ] || [ -d "$home/registry/src" ] || ${CARGO:-cargo} fetch
+# The id is what debuggers find a program's lines by.
 separator=$(printf '\037')
-flags=
-list=
+flags=-Clink-arg=-Wl,--build-id
+list="'$flags',"
 for pair in "$PWD=$sources" ${CARGO_TARGET_DIR:+"$CARGO_TARGET_DIR=$sources/target"} \
     "$home"/registry/src/*/; do
     case $pair in
     */\*/) continue ;;
     */) pair=${pair%/}=$sources/vendor ;;
     esac
-    flags="${flags:+$flags$separator}--remap-path-prefix=$pair"
+    flags="$flags$separator--remap-path-prefix=$pair"
     list="$list'''--remap-path-prefix=$pair''',"
 done
 # Beside the flags that somebody gave, wherever that was; of these places cargo looks at one alone.

@@ -1,8 +1,8 @@
 #!/bin/sh
-# usage: deps.sh [demo]
+# usage: deps.sh [demo | deb]
 #
 # Installs what the demo and the tests use and this machine lacks, through apt-get; with `demo` only
-# what that one uses. Does nothing where nothing is missing. The event libraries are for the tests
+# what that one uses, with `deb` what makes and tests the Debian packages. Does nothing where nothing is missing. The event libraries are for the tests
 # and the examples alone.
 set -eu
 PATH="$PATH:/usr/sbin" # where tgtd is
@@ -15,7 +15,15 @@ fi
 packages=
 commands="cc:gcc"
 libraries=
-if [ "${1:-}" != demo ]; then
+case ${1:-} in
+demo) ;;
+deb)
+    # What debian/control says in Build-Depends is here, too.
+    commands="$commands make:make dh:debhelper dpkg-buildpackage:dpkg-dev git:git lintian:lintian
+        debootstrap:debootstrap pkg-config:pkg-config"
+    libraries="nbdkit:nbdkit-plugin-dev"
+    ;;
+*)
     commands="$commands g++:g++ readelf:binutils cmake:cmake pkg-config:pkg-config python3:python3
         valgrind:valgrind tgtd:tgt iscsi-test-cu:libiscsi-bin nbdkit:nbdkit nbdcopy:libnbd-bin
         fio:fio qemu-io:qemu-utils mkfs.ext4:e2fsprogs abidw:abigail-tools"
@@ -29,7 +37,8 @@ if [ "${1:-}" != demo ]; then
     [ -n "${LIBCLANG_PATH:-}" ] || ldconfig -p 2>/dev/null | grep -q 'libclang[-.0-9]*\.so' ||
         find /usr/lib/llvm*/lib -name 'libclang.so*' -o -name 'libclang-[0-9]*.so*' 2>/dev/null |
         grep -q . || packages="$packages libclang-dev"
-fi
+    ;;
+esac
 # A compiler can come without the C library's headers: gcc's package only recommends them.
 echo '#include <stdio.h>' | cc -E -x c - >/dev/null 2>&1 || packages="$packages libc6-dev"
 for pair in $commands; do

@@ -1,9 +1,9 @@
 #!/bin/sh
 # usage: dist.sh TARBALL
 #
-# Writes the release's tarball: what git has of HEAD, and the crates that Cargo.lock names, so that it
-# builds without a network. The same commit gives the same bytes, wherever and by whomever it is made.
-# What is changed and not committed is in it as well, and said.
+# Writes the release's tarball: what git has of HEAD, and the crates that Cargo.lock names, so that
+# it builds without a network. The same commit gives the same bytes, wherever and by whomever it is
+# made. What is changed and not committed is in it as well, and said.
 set -eu
 LC_ALL=C
 export LC_ALL
@@ -47,6 +47,7 @@ cd "$OLDPWD"
 
 mkdir -p "$(dirname "$output")"
 tar -C "$directory" --format=gnu --sort=name --mtime="@$time" --owner=0 --group=0 --numeric-owner \
-    --mode=u=rwX,go=rX -cf - "$name" | gzip -9n >"$output.new"
+    --mode=u=rwX,go=rX -cf "$directory/tar" "$name"
+gzip -9n <"$directory/tar" >"$output.new"
 mv "$output.new" "$output"
 echo "dist: $output, of $(git rev-parse --short "$commit")"

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs, under a umask that lets nobody else read, below directories with spaces in their names;
-# looks at the modes; builds the quickstart with what pkg-config says about it in every way of
-# linking, and runs it against the lamb installed there; links the static library beside another one written
-# in Rust, where rustc is there to make that; uninstalls.
+# looks at the modes; builds the quickstart with what pkg-config and CMake say about it in every way
+# of linking, and runs it against the lamb installed there; links the static library beside another
+# one written in Rust, where rustc is there to make that; uninstalls.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -60,6 +60,20 @@ if echo 'int main(void) { return 0; }' | ${CC:-cc} -static -x c - -o "$directory
 else
     echo "test-install: the C library is there as a shared object only, -static is skipped"
 fi
+
+# CMake, which finds everything where it was moved to.
+cmake -S tests/install -B "$directory/cmake" -DCMAKE_PREFIX_PATH="$stage$prefix" \
+    -DEXAMPLES="$PWD/examples" >"$directory/output" 2>&1 &&
+    cmake --build "$directory/cmake" >>"$directory/output" 2>&1 || {
+    cat "$directory/output" >&2
+    fail "CMake does not build the example"
+}
+readelf -d "$directory/cmake/dynamic" | grep -q 'NEEDED.*\[libsheepdog\.so\.1\]' ||
+    fail "CMake did not link with the shared object"
+! readelf -d "$directory/cmake/static" | grep -q 'NEEDED.*libsheepdog' ||
+    fail "CMake did not link with the static library"
+tools/with-lamb.sh "$directory/cmake/dynamic" {} README.md
+tools/with-lamb.sh "$directory/cmake/static" {} README.md
 
 # The static library shows sd_* alone, so all of another one in Rust finds room beside it.
 seen=$(readelf -sW "$lib/libsheepdog.a" |
