@@ -7,6 +7,7 @@ bindir     ?= $(PREFIX)/bin
 mandir     ?= $(PREFIX)/share/man
 
 CARGO            ?= cargo
+PYTHON           ?= python3
 JOBS             ?= $(shell nproc)
 # Tests that run at the same time.
 SIDE_BY_SIDE     ?= $(shell expr 2 '*' $(JOBS))
@@ -32,15 +33,15 @@ transcript-dog-geometry transcript-qemu: superset := --superset
 .DELETE_ON_ERROR:
 .PHONY: help deps deps-demo build demo test test-more lint test-rust test-model test-c test-c-mimic \
         test-valgrind test-asan test-tsan check-symbols test-install test-target test-readme test-tgt \
-        transcripts soak soak-lamb bench-lamb bench-instructions bench-beside torture sim sim-more \
+        transcripts man test-man soak soak-lamb bench-lamb bench-instructions bench-beside torture sim sim-more \
         sim-soak sim-mutants sim-model fuzz fuzz-minimise fuzz-coverage install uninstall clean cargo \
         nbdkit-plugin test-nbdkit install-nbdkit crook test-crook bench-crook install-crook
 
 help:
-	@echo 'make build          the library, build/lib, and the server lamb, build/bin'
+	@echo 'make build          the library, build/lib, the server lamb, build/bin, and manual pages, build/man'
 	@echo 'make demo           stores a file (FILE=...) in a VDI and reads it back'
 	@echo 'make test           finds nearly everything, in some minutes; the parts:'
-	@echo '    lint test-rust sim sim-model test-c check-symbols test-install test-readme'
+	@echo '    lint test-rust sim sim-model test-c check-symbols test-install test-readme test-man'
 	@echo 'make test-more      what takes longer; together every test there is; the parts:'
 	@echo '    test-model sim-more test-c-mimic test-valgrind test-asan test-tsan test-target test-tgt'
 	@echo '    test-nbdkit transcripts (or one: transcript-qemu) bench-instructions'
@@ -77,7 +78,7 @@ deps-demo:
 
 # --- Building ---
 
-build: build/lib/libsheepdog.so build/lib/$(soname) build/lib/libsheepdog.a build/bin/lamb
+build: build/lib/libsheepdog.so build/lib/$(soname) build/lib/libsheepdog.a build/bin/lamb man
 
 cargo:
 	@CARGO='$(CARGO)' CC='$(CC)' tools/cargo-build.sh build/cargo
@@ -109,6 +110,12 @@ build/lib/libsheepdog.so: build/lib/$(soname)
 build/bin/lamb: build/cargo/lamb
 	@mkdir -p $(@D)
 	cp -f $< $@
+
+# The manual pages of the functions, from the headers' comments.
+man: build/man/man3/libsheepdog.3
+build/man/man3/libsheepdog.3: tools/reference.py man/libsheepdog.3 $(wildcard include/*.h)
+	rm -rf $(@D)
+	$(PYTHON) tools/reference.py $(@D)
 
 # The command-line tool, and what shells complete of it.
 crook: build/bin/crook $(addprefix build/completions/,crook.bash _crook crook.fish)
@@ -149,7 +156,7 @@ demo: deps-demo build build/examples/quickstart
 
 # What finds nearly everything. Most of it is rustc's time: the library optimized, for clippy, for
 # the tests and for the simulation.
-test: deps build lint test-rust sim sim-model test-c check-symbols test-install test-readme
+test: deps build lint test-rust sim sim-model test-c check-symbols test-install test-readme test-man
 	@echo 'make test: everything passed (make test-more runs the long tests)'
 
 # The recorded sessions are here as the tests of lamb, in test-rust, play them, too.
@@ -302,6 +309,9 @@ test-install: build
 test-target:
 	tools/test-target.sh
 
+test-man: man
+	tools/test-man.py build/man/man3
+
 test-readme: build
 	tools/test-readme.sh
 
@@ -342,7 +352,8 @@ in-pc = $(subst &,\&,$(subst |,\|,$(subst $(space),\\ ,$(1))))
 
 # The modes are those said here, whatever umask the installer has.
 install:
-	@test -e $(shared) || { echo 'install: run make build first' >&2; exit 1; }
+	@test -e $(shared) -a -e build/man/man3/libsheepdog.3 || \
+	    { echo 'install: run make build first' >&2; exit 1; }
 	install -d -m 755 $(call below,$(libdir)/pkgconfig) $(call below,$(includedir)) \
 	    $(call below,$(bindir)) $(call below,$(mandir)/man3) $(call below,$(mandir)/man8)
 	install -m 755 $(shared) $(call below,$(libdir))
@@ -351,7 +362,7 @@ install:
 	install -m 644 build/lib/libsheepdog.a $(call below,$(libdir))
 	install -m 644 include/*.h $(call below,$(includedir))
 	install -m 755 build/bin/lamb $(call below,$(bindir))
-	install -m 644 man/libsheepdog.3 $(call below,$(mandir)/man3)
+	install -m 644 build/man/man3/*.3 $(call below,$(mandir)/man3)
 	install -m 644 man/lamb.8 $(call below,$(mandir)/man8)
 	sed -e $(call quote,s|@PREFIX@|$(call in-pc,$(PREFIX))|) \
 	    -e $(call quote,s|@libdir@|$(call in-pc,$(libdir))|) \
@@ -387,8 +398,9 @@ uninstall:
 	rm -f $(foreach file,$(notdir $(shared)) $(soname) libsheepdog.so libsheepdog.a \
 	    pkgconfig/libsheepdog.pc,$(call below,$(libdir)/$(file)))
 	rm -f $(foreach file,$(notdir $(wildcard include/*.h)),$(call below,$(includedir)/$(file)))
-	rm -f $(call below,$(bindir)/lamb) $(call below,$(mandir)/man3/libsheepdog.3) \
-	    $(call below,$(mandir)/man8/lamb.8)
+	rm -f $(call below,$(bindir)/lamb) $(call below,$(mandir)/man8/lamb.8)
+	rm -f $(foreach page,libsheepdog $(shell sed 's/@.*//' tests/symbols.txt),\
+	    $(call below,$(mandir)/man3/$(page).3))
 	rm -f $(call below,$(bindir)/crook) $(call below,$(mandir)/man1/crook.1) \
 	    $(call below,$(datadir)/bash-completion/completions/crook) \
 	    $(call below,$(datadir)/zsh/site-functions/_crook) \

@@ -13,10 +13,10 @@ if ! command -v cargo >/dev/null; then
 fi
 
 packages=
-commands="cc:gcc"
+commands="cc:gcc python3:python3"
 libraries=
 if [ "${1:-}" != demo ]; then
-    commands="$commands g++:g++ readelf:binutils cmake:cmake pkg-config:pkg-config python3:python3
+    commands="$commands g++:g++ readelf:binutils cmake:cmake pkg-config:pkg-config mandoc:mandoc
         valgrind:valgrind tgtd:tgt iscsi-test-cu:libiscsi-bin nbdkit:nbdkit nbdcopy:libnbd-bin
         fio:fio qemu-io:qemu-utils mkfs.ext4:e2fsprogs"
     libraries="libevent_core:libevent-dev libuv:libuv1-dev glib-2.0:libglib2.0-dev
