@@ -33,7 +33,8 @@ transcript-dog-geometry transcript-qemu: superset := --superset
 .DELETE_ON_ERROR:
 .PHONY: help deps deps-demo build demo test test-more lint test-rust test-model test-c test-c-mimic \
         test-valgrind test-asan test-tsan check-symbols test-install test-target test-readme test-tgt \
-        transcripts man test-man soak soak-lamb bench-lamb bench-instructions bench-beside torture sim sim-more \
+        transcripts man test-man docs check-docs test-docs soak \
+        soak-lamb bench-lamb bench-instructions bench-beside torture sim sim-more \
         sim-soak sim-mutants sim-model fuzz fuzz-minimise fuzz-coverage install uninstall clean cargo \
         nbdkit-plugin test-nbdkit install-nbdkit crook test-crook bench-crook install-crook
 
@@ -41,10 +42,10 @@ help:
 	@echo 'make build          the library, build/lib, the server lamb, build/bin, and manual pages, build/man'
 	@echo 'make demo           stores a file (FILE=...) in a VDI and reads it back'
 	@echo 'make test           finds nearly everything, in some minutes; the parts:'
-	@echo '    lint test-rust sim sim-model test-c check-symbols test-install test-readme test-man'
+	@echo '    lint test-rust sim sim-model test-c check-symbols test-install test-readme test-man check-docs'
 	@echo 'make test-more      what takes longer; together every test there is; the parts:'
 	@echo '    test-model sim-more test-c-mimic test-valgrind test-asan test-tsan test-target test-tgt'
-	@echo '    test-nbdkit transcripts (or one: transcript-qemu) bench-instructions'
+	@echo '    test-nbdkit test-docs transcripts (or one: transcript-qemu) bench-instructions'
 	@echo 'make test-c         the C tests (SD_TEST_ADDR=host:port for a server other than lamb,'
 	@echo '                    SD_TEST_DOG=path of its dog for the tests of both on one cluster)'
 	@echo 'make test-asan      the C tests with the address and undefined behaviour sanitizers'
@@ -68,6 +69,7 @@ help:
 	@echo 'make torture        gateways that stop under writers (SD_TEST_ADDR, SD_TEST_PIDS, TORTURE_SECONDS)'
 	@echo 'make install        to PREFIX ($(PREFIX)), below DESTDIR; also libdir includedir bindir mandir'
 	@echo 'make uninstall      takes that away again'
+	@echo 'make docs           the book, build/docs; with a mdbook of its own where there is none'
 	@echo 'make deps           installs what demo and test need and is missing (apt-get)'
 	@echo 'make clean          removes everything that was built'
 
@@ -142,6 +144,19 @@ $(nbdkit_plugin): plugins/nbdkit/sheepdog.c include/sheepdog.h build
 	$(CC) -std=gnu11 -O2 -Wall -Wextra -fPIC -shared -pthread -DSD_PLUGIN_VERSION='"$(version)"' \
 	    $(shell pkg-config --cflags nbdkit 2>/dev/null) -Iinclude $< -o $@ -Lbuild/lib -lsheepdog
 
+# The book (docs). mdbook is no package of Debian's, and takes a while to build: without it, one of
+# cargo's is put below build, once.
+MDBOOK ?= $(or $(shell command -v mdbook),build/mdbook/bin/mdbook)
+docs: check-docs $(filter build/%,$(MDBOOK))
+	rm -rf build/docs
+	$(MDBOOK) build docs
+	$(PYTHON) tools/book.py check-links build/docs
+build/mdbook/bin/mdbook:
+	@echo 'docs: mdbook is not installed: building one in build/mdbook, which takes some minutes'
+	$(CARGO) install --locked --quiet --version 0.5.4 --no-default-features --features search \
+	    --root build/mdbook --target-dir build/mdbook/target mdbook
+	rm -rf build/mdbook/target
+
 # --- Trying ---
 
 build/examples/quickstart: examples/quickstart.c include/sheepdog.h build
@@ -156,12 +171,13 @@ demo: deps-demo build build/examples/quickstart
 
 # What finds nearly everything. Most of it is rustc's time: the library optimized, for clippy, for
 # the tests and for the simulation.
-test: deps build lint test-rust sim sim-model test-c check-symbols test-install test-readme test-man
+test: deps build lint test-rust sim sim-model test-c check-symbols test-install test-readme test-man \
+      check-docs
 	@echo 'make test: everything passed (make test-more runs the long tests)'
 
 # The recorded sessions are here as the tests of lamb, in test-rust, play them, too.
 test-more: deps build test-model sim-more test-c-mimic test-valgrind test-asan test-tsan test-target \
-           test-tgt test-nbdkit transcripts bench-instructions
+           test-tgt test-nbdkit test-docs transcripts bench-instructions
 	@echo 'make test-more: everything passed'
 
 lint:
@@ -310,7 +326,14 @@ test-target:
 	tools/test-target.sh
 
 test-man: man
-	tools/test-man.py build/man/man3
+	$(PYTHON) tools/test-man.py build/man/man3
+
+# Whether the book's sources go together; `make docs` also looks at the links of what it builds. The
+# recipes in C are among the C tests, test-docs runs the others.
+check-docs:
+	$(PYTHON) tools/book.py check
+test-docs: crook $(nbdkit_plugin)
+	tools/test-docs.sh $(CURDIR)/build/bin/crook $(CURDIR)/$(nbdkit_plugin) '$(CARGO)'
 
 test-readme: build
 	tools/test-readme.sh
