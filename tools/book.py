@@ -43,7 +43,7 @@ def targets(text):
 
 
 def find(target, directory):
-    """The file that a link in a page of that directory names. What a page includes is from the root."""
+    """The file that a link in a page of that directory names, or in a page that it includes."""
     path = target.split("#")[0]
     for base in (directory, ROOT):
         if os.path.exists(os.path.join(base, path)):
@@ -78,7 +78,8 @@ def markdown(paragraph, places, own=()):
     for piece in re.split(r"(`[^`]*`)", paragraph):
         if not piece.startswith("`"):
             piece = re.sub(r"([*<\[\]])", r"\\\1", piece)
-            piece = re.sub(r"\bSD_[A-Z0-9_]+(\\\*)?", lambda word: f"`{word[0]}`".replace("\\", ""), piece)
+            piece = re.sub(r"\bSD_[A-Z0-9_]+(\\\*)?",
+                           lambda word: f"`{word[0]}`".replace("\\", ""), piece)
             piece = re.sub(r"\b(\w+)\(\)", lambda word: f"`{word[0]}`" if word[1] not in places
                            else f"[`{word[0]}`]({places[word[1]]}.md#{word[1]})", piece)
         out += piece
@@ -160,13 +161,17 @@ def check():
     included = set()
     for path in sorted(here & pages):
         directory, text = os.path.dirname(path), open(path).read()
-        for target in re.findall(r"\{\{#\w+ ([^}:]+)", text):
-            included.add(os.path.normpath(os.path.join(directory, target)))
+        for target, part in re.findall(r"\{\{#\w+ ([^}:]+):?([^}]*)", text):
+            target = os.path.normpath(os.path.join(directory, target))
+            included.add(target)
+            if (re.match("[a-z]", part) and os.path.isfile(target)
+                    and not re.search(rf"ANCHOR: {part}\b", open(target).read())):
+                complaints.append(f"{path}: {target} has no part {part}")
         for target in targets(text) + re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text):
             if find(target, directory) is None:
                 complaints.append(f"{path}: a link to {target}, which is not there")
     complaints += [f"a page includes {path}, which is not there"
-                   for path in included if not os.path.exists(path)]
+                   for path in included if not os.path.isfile(path)]
     complaints += [f"{path} is in no page" for path in glob.glob(f"{DOCS}/recipes/*")
                    if path not in included]
     if complaints:

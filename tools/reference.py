@@ -99,7 +99,8 @@ def read():
     for header in HEADERS:
         with open(os.path.join(ROOT, "include", header)) as file:
             text = file.read()
-        for found in re.finditer(COMMENT + r"((?:const )?\w+ \*?)(sd_\w+)\(([^;]*?)\);", text, re.S):
+        for found in re.finditer(COMMENT + r"((?:const )?\w+ \*?)(sd_\w+)\(([^;]*?)\);", text,
+                                 re.S):
             functions[found[3]] = Function(header, *found.groups())
         if header != "sheepdog.h":
             continue
@@ -126,7 +127,8 @@ def read():
 # --- As manual pages, in mdoc ---
 
 # What a word can be beside text, with what stands around it.
-WORD = re.compile(r"(?P<before>[(\[]*)(?P<word>`[^`]+`|SD_[A-Z0-9_]+\*?|\w+\(\)|sd_(?:vdi_)?t\b|NULL\b)"
+WORD = re.compile(r"(?P<before>[(\[]*)"
+                  r"(?P<word>`[^`]+`|SD_[A-Z0-9_]+\*?|\w+\(\)|sd_(?:vdi_)?t\b|NULL\b)"
                   r"(?P<joined>.*?)(?P<after>[.,:;)\]?!]*)$")
 
 

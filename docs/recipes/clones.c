@@ -15,7 +15,7 @@ static void must(int result, const char *what)
 
 int main(int argc, char **argv)
 {
-    char name[16], text[9] = "";
+    char name[32], text[9] = "";
     sd_t sd;
     sd_vdi_t image, clone;
 
