@@ -68,23 +68,23 @@ class Page:
         self.about = about
         self.functions = functions
         self.name = functions[0].name
-        text = " ".join(f"{f.declaration} {' '.join(f.paragraphs)}" for f in functions)
-        self.types = [t for name, t in types.items()
-                      if re.search(rf"\b{name}\b", " ".join(f.declaration for f in functions))]
-        text += " ".join(self.types)
-        # Those without a comment go with the one before them.
-        self.constants = [run for run in constants if any(
-            re.search(rf"\b{name}\b", text) and not name.startswith("SD_RES_")
-            or re.sub("[^_]*$", "*", name) in text and not name.startswith("SD_RES_")
-            or name.startswith("SD_RES_") and self.name == "sd_strerror" for name, _ in run[1])]
-        names = set(re.findall(r"\bsd_\w+(?=\(\))", text)) - {f.name for f in functions}
-        if any("sd_t " in f.declaration or "sd_vdi_t " in f.declaration for f in functions):
-            names |= {"sd_strerror", "sd_last_error"} - {f.name for f in functions}
-        self.also = sorted(names)
+        declared = " ".join(f.declaration for f in functions)
+        self.types = [text for name, text in types.items() if re.search(rf"\b{name}\b", declared)]
+        said = " ".join([declared] + [p for f in functions for p in f.paragraphs] + self.types)
 
-    def gives_results(self):
-        return any(f.result == "int" and ("sd_t" in f.declaration or "sd_vdi_t" in f.declaration)
-                   for f in self.functions)
+        def spoken_of(constant):
+            if constant.startswith("SD_RES_"):
+                return self.name == "sd_strerror"
+            return re.search(rf"\b{constant}\b", said) or re.sub("[^_]*$", "*", constant) in said
+
+        # Those without a comment go with the one before them.
+        self.constants = [(comment, run) for comment, run in constants
+                          if any(spoken_of(name) for name, _ in run)]
+        self.gives_results = re.search(r"^int .*\b(sd_t|sd_vdi_t)\b", declared, re.S)
+        names = set(re.findall(r"\bsd_\w+(?=\(\))", said))
+        if self.gives_results:
+            names |= {"sd_strerror", "sd_last_error"}
+        self.also = sorted(names - {f.name for f in functions} | {"libsheepdog"})
 
 
 def paragraphs(comment):
@@ -133,6 +133,7 @@ WORD = re.compile(r"(?P<before>[(\[]*)"
 
 
 def quoted(text):
+    """An argument of a macro: in quotes where it has spaces, or might be a macro or a delimiter."""
     text = text.replace("\\", "\\e").replace('"', "\\(dq")
     return f'"{text}"' if " " in text or len(text) < 3 else text
 
@@ -219,16 +220,14 @@ def manual(page, date):
                 out += mdoc(paragraph, own)
             out += [f".It Dv {name} Pq {value}" for name, value in run[1:]]
         out.append(".El")
-    if page.gives_results():
+    if page.gives_results:
         out += [".Sh RETURN VALUES",
                 "Where nothing else is said, what returns", ".Vt int", "returns",
                 ".Dv SD_RES_SUCCESS ,", "which is 0, or a positive result that"]
-        out += [".Fn sd_strerror"] if "sd_strerror" in own else [".Xr sd_strerror 3"]
-        out += ["explains;", ".Xr sd_last_error 3", "says why, in words.",
+        out += [".Xr sd_strerror 3", "explains;", ".Xr sd_last_error 3", "says why, in words.",
                 "Parameters that results are written to are left alone on failure."]
     out.append(".Sh SEE ALSO")
-    also = sorted(page.also + ["libsheepdog"])
-    out += [f".Xr {name} 3" + (" ," if name != also[-1] else "") for name in also]
+    out += [f".Xr {name} 3 ," for name in page.also[:-1]] + [f".Xr {page.also[-1]} 3"]
     return "\n".join(out) + "\n"
 
 
