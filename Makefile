@@ -33,8 +33,8 @@ transcript-dog-geometry transcript-qemu: superset := --superset
 .DELETE_ON_ERROR:
 .PHONY: help deps deps-demo build demo test test-more lint test-rust test-model test-c test-c-mimic \
         test-valgrind test-asan test-tsan check-symbols test-install test-target test-readme test-tgt \
-        transcripts man test-man docs check-docs test-docs soak \
-        soak-lamb bench-lamb bench-instructions bench-beside torture sim sim-more \
+        transcripts man test-man docs check-docs test-docs soak soak-lamb bench-lamb \
+        bench-instructions bench-beside torture sim sim-more \
         sim-soak sim-mutants sim-model fuzz fuzz-minimise fuzz-coverage install uninstall clean cargo \
         nbdkit-plugin test-nbdkit install-nbdkit crook test-crook bench-crook install-crook
 
