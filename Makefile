@@ -7,6 +7,7 @@ bindir     ?= $(PREFIX)/bin
 mandir     ?= $(PREFIX)/share/man
 
 CARGO            ?= cargo
+PYTHON           ?= python3
 JOBS             ?= $(shell nproc)
 # Tests that run at the same time.
 SIDE_BY_SIDE     ?= $(shell expr 2 '*' $(JOBS))
@@ -32,20 +33,22 @@ transcript-dog-geometry transcript-qemu: superset := --superset
 .DELETE_ON_ERROR:
 .PHONY: help deps deps-demo build demo test test-more lint test-rust test-model test-c test-c-mimic \
         test-valgrind test-asan test-tsan check-symbols test-install test-target test-readme test-tgt \
-        transcripts soak soak-lamb bench-lamb bench-instructions bench-beside torture sim sim-more \
+        transcripts man test-man docs check-docs test-docs soak soak-lamb bench-lamb \
+        bench-instructions bench-beside torture sim sim-more \
         abi-check abi-update dist deb deps-deb test-dist test-deb \
         sim-soak sim-mutants sim-model fuzz fuzz-minimise fuzz-coverage install uninstall clean cargo \
         nbdkit-plugin test-nbdkit install-nbdkit crook test-crook bench-crook install-crook \
         install-systemd
 
 help:
-	@echo 'make build          the library, build/lib, and the server lamb, build/bin'
+	@echo 'make build          the library, build/lib, the server lamb, build/bin, and manual pages, build/man'
 	@echo 'make demo           stores a file (FILE=...) in a VDI and reads it back'
 	@echo 'make test           finds nearly everything, in some minutes; the parts:'
 	@echo '    lint test-rust sim sim-model test-c check-symbols abi-check test-install test-readme'
+	@echo '    test-man check-docs'
 	@echo 'make test-more      what takes longer; together every test there is; the parts:'
 	@echo '    test-model sim-more test-c-mimic test-valgrind test-asan test-tsan test-target test-tgt'
-	@echo '    test-nbdkit transcripts (or one: transcript-qemu) bench-instructions test-dist test-deb'
+	@echo '    test-nbdkit test-docs transcripts (or one: transcript-qemu) bench-instructions'
 	@echo 'make test-c         the C tests (SD_TEST_ADDR=host:port for a server other than lamb,'
 	@echo '                    SD_TEST_DOG=path of its dog for the tests of both on one cluster)'
 	@echo 'make test-asan      the C tests with the address and undefined behaviour sanitizers'
@@ -74,6 +77,7 @@ help:
 	@echo 'make deb            the Debian packages of that, in build/deb, without a network'
 	@echo 'make test-dist      whether tarball and build are the same, byte for byte, made elsewhere'
 	@echo 'make test-deb       the packages in a bare Debian system, as root; examples built on them'
+	@echo 'make docs           the book, build/docs; with a mdbook of its own where there is none'
 	@echo 'make deps           installs what demo and test need and is missing (apt-get)'
 	@echo 'make clean          removes everything that was built'
 
@@ -84,7 +88,7 @@ deps-demo:
 
 # --- Building ---
 
-build: build/lib/libsheepdog.so build/lib/$(soname) build/lib/libsheepdog.a build/bin/lamb
+build: build/lib/libsheepdog.so build/lib/$(soname) build/lib/libsheepdog.a build/bin/lamb man
 
 cargo:
 	@CARGO='$(CARGO)' CC='$(CC)' tools/cargo-build.sh build/cargo
@@ -117,6 +121,12 @@ build/bin/lamb: build/cargo/lamb
 	@mkdir -p $(@D)
 	cp -f $< $@
 
+# The manual pages of the functions, from the headers' comments.
+man: build/man/man3/libsheepdog.3
+build/man/man3/libsheepdog.3: tools/reference.py man/libsheepdog.3 $(wildcard include/*.h)
+	rm -rf $(@D)
+	$(PYTHON) tools/reference.py $(@D)
+
 # The command-line tool, and what shells complete of it.
 crook: build/bin/crook $(addprefix build/completions/,crook.bash _crook crook.fish)
 build/bin/crook: cargo-crook
@@ -143,6 +153,19 @@ $(nbdkit_plugin): plugins/nbdkit/sheepdog.c include/sheepdog.h build
 	    -DSD_PLUGIN_VERSION='"$(version)"' $(shell pkg-config --cflags nbdkit 2>/dev/null) -Iinclude \
 	    $< -o $@ $(LDFLAGS) -Lbuild/lib -lsheepdog
 
+# The book (docs). mdbook is no package of Debian's, and takes a while to build: without it, one of
+# cargo's is put below build, once.
+MDBOOK ?= $(or $(shell command -v mdbook),build/mdbook/bin/mdbook)
+docs: check-docs $(filter build/%,$(MDBOOK))
+	rm -rf build/docs
+	$(MDBOOK) build docs
+	$(PYTHON) tools/book.py check-links build/docs
+build/mdbook/bin/mdbook:
+	@echo 'docs: mdbook is not installed: building one in build/mdbook, which takes some minutes'
+	$(CARGO) install --locked --quiet --version 0.5.4 --no-default-features --features search \
+	    --root build/mdbook --target-dir build/mdbook/target mdbook
+	rm -rf build/mdbook/target
+
 # --- Trying ---
 
 build/examples/quickstart: examples/quickstart.c include/sheepdog.h build
@@ -158,12 +181,12 @@ demo: deps-demo build build/examples/quickstart
 # What finds nearly everything. Most of it is rustc's time: the library optimized, for clippy, for
 # the tests and for the simulation.
 test: deps build lint test-rust sim sim-model test-c check-symbols abi-check test-install \
-      test-readme
+      test-readme test-man check-docs
 	@echo 'make test: everything passed (make test-more runs the long tests)'
 
 # The recorded sessions are here as the tests of lamb, in test-rust, play them, too.
 test-more: deps build test-model sim-more test-c-mimic test-valgrind test-asan test-tsan test-target \
-           test-tgt test-nbdkit transcripts bench-instructions test-dist test-deb
+           test-tgt test-nbdkit test-docs transcripts bench-instructions
 	@echo 'make test-more: everything passed'
 
 lint:
@@ -316,6 +339,16 @@ test-install: build
 test-target:
 	tools/test-target.sh
 
+test-man: man
+	$(PYTHON) tools/test-man.py build/man/man3
+
+# Whether the book's sources go together; `make docs` also looks at the links of what it builds. The
+# recipes in C are among the C tests, test-docs runs the others.
+check-docs:
+	$(PYTHON) tools/book.py check
+test-docs: crook $(nbdkit_plugin)
+	tools/test-docs.sh $(CURDIR)/build/bin/crook $(CURDIR)/$(nbdkit_plugin) '$(CARGO)'
+
 test-readme: build
 	tools/test-readme.sh
 
@@ -392,7 +425,8 @@ cmake_files := libsheepdogConfig.cmake libsheepdogConfigVersion.cmake
 
 # The modes are those said here, whatever umask the installer has.
 install:
-	@test -e $(shared) || { echo 'install: run make build first' >&2; exit 1; }
+	@test -e $(shared) -a -e build/man/man3/libsheepdog.3 || \
+	    { echo 'install: run make build first' >&2; exit 1; }
 	install -d -m 755 $(call below,$(libdir)/pkgconfig) $(call below,$(libdir)/cmake) \
 	    $(call below,$(cmakedir)) $(call below,$(includedir)) \
 	    $(call below,$(bindir)) $(call below,$(mandir)/man3) $(call below,$(mandir)/man8)
@@ -402,7 +436,7 @@ install:
 	install -m 644 build/lib/libsheepdog.a $(call below,$(libdir))
 	install -m 644 include/*.h $(call below,$(includedir))
 	install -m 755 build/bin/lamb $(call below,$(bindir))
-	install -m 644 man/libsheepdog.3 $(call below,$(mandir)/man3)
+	install -m 644 build/man/man3/*.3 $(call below,$(mandir)/man3)
 	install -m 644 man/lamb.8 $(call below,$(mandir)/man8)
 	$(fill-in) pkgconfig/libsheepdog.pc.in > $(call below,$(libdir)/pkgconfig/libsheepdog.pc)
 	for file in $(cmake_files); do \
@@ -450,8 +484,9 @@ uninstall:
 	    $(call below,$(libdir)/$(file)))
 	rm -f $(foreach file,lamb.socket lamb.service,$(call below,$(unitdir)/$(file)))
 	rm -f $(foreach file,$(notdir $(wildcard include/*.h)),$(call below,$(includedir)/$(file)))
-	rm -f $(call below,$(bindir)/lamb) $(call below,$(mandir)/man3/libsheepdog.3) \
-	    $(call below,$(mandir)/man8/lamb.8)
+	rm -f $(call below,$(bindir)/lamb) $(call below,$(mandir)/man8/lamb.8)
+	rm -f $(foreach page,libsheepdog $(shell sed 's/@.*//' abi/symbols),\
+	    $(call below,$(mandir)/man3/$(page).3))
 	rm -f $(call below,$(bindir)/crook) $(call below,$(mandir)/man1/crook.1) \
 	    $(call below,$(datadir)/bash-completion/completions/crook) \
 	    $(call below,$(zshdir)/_crook) \

@@ -2,8 +2,8 @@
 # usage: deps.sh [demo | deb]
 #
 # Installs what the demo and the tests use and this machine lacks, through apt-get; with `demo` only
-# what that one uses, with `deb` what makes and tests the Debian packages. Does nothing where nothing is missing. The event libraries are for the tests
-# and the examples alone.
+# what that one uses, with `deb` what makes and tests the Debian packages. Does nothing where nothing
+# is missing. The event libraries are for the tests and the examples alone.
 set -eu
 PATH="$PATH:/usr/sbin" # where tgtd is
 
@@ -13,7 +13,7 @@ if ! command -v cargo >/dev/null; then
 fi
 
 packages=
-commands="cc:gcc"
+commands="cc:gcc python3:python3"
 libraries=
 case ${1:-} in
 demo) ;;
@@ -24,7 +24,7 @@ deb)
     libraries="nbdkit:nbdkit-plugin-dev"
     ;;
 *)
-    commands="$commands g++:g++ readelf:binutils cmake:cmake pkg-config:pkg-config python3:python3
+    commands="$commands g++:g++ readelf:binutils cmake:cmake pkg-config:pkg-config mandoc:mandoc
         valgrind:valgrind tgtd:tgt iscsi-test-cu:libiscsi-bin nbdkit:nbdkit nbdcopy:libnbd-bin
         fio:fio qemu-io:qemu-utils mkfs.ext4:e2fsprogs abidw:abigail-tools"
     libraries="libevent_core:libevent-dev libuv:libuv1-dev glib-2.0:libglib2.0-dev

@@ -88,6 +88,13 @@ else
     echo "test-install: rustc is not installed, another library in Rust is skipped"
 fi
 
+# A reader finds the page of a function that shares it with others. man splits the path at colons only.
+for man in mman man; do
+    ! command -v "$man" >/dev/null ||
+        "$man" -M "$stage$prefix/share/man" sd_vdi_awrite | grep -q "without waiting" ||
+        fail "$man does not find the page of a function"
+done
+
 make --no-print-directory uninstall DESTDIR="$stage" PREFIX="$prefix"
 left=$(find "$stage" ! -type d)
 [ -z "$left" ] || fail "uninstall left $left"
