@@ -385,7 +385,7 @@ fn a_map_update_that_a_snapshot_undid_in_one_copy_is_made_again_in_all() {
     let wolf = Wolf::start(server.socket_address(), Arc::new(flock)).expect("a port");
     let pasture = Pasture { server, wolf };
     let (sd, other, safe) = (pasture.prey(), pasture.prey(), pasture.safe());
-    let vdi = create(&sd, "a");
+    let vdi = sd.create_with_copies("a", SIZE, 2).unwrap();
     sd.write(vdi, b"first", 0, 0).unwrap();
     sd.snapshot(vdi, "before", false).unwrap();
     let seen = other.open("a").unwrap();

@@ -149,9 +149,9 @@ impl Vdi {
 
     /// An object was created to replace another one in the map of a VDI that was frozen or deleted
     /// meanwhile. What is not in the map goes again. Where the server took the update, though, a
-    /// snapshot that writes the whole inode back (4.2) may have undone it, and that on some of the
-    /// inode's copies only, of which we see one: made once more it is in all of them. Where the
-    /// entry tells neither, an object too many stays.
+    /// snapshot that writes the whole inode back (4.2) may have undone it, and that in some of the
+    /// inode's copies only, if there are several, of which we see one: made once more it is in all
+    /// of them. Where the entry tells neither, an object too many stays.
     async fn settle_stray(
         &self,
         cluster: &Cluster,
@@ -184,7 +184,7 @@ impl Vdi {
         if !header.is_snapshot() || is_going(&header) {
             return Ok(());
         }
-        if mapped {
+        if mapped && header.nr_copies > 1 {
             // An update of a reference that is counted would have that forgotten (3.7, hazard 3);
             // whoever counted it has written the same to all copies. Older servers count otherwise.
             let is_open = entry == replaced

@@ -164,6 +164,14 @@ impl Sd {
         })
     }
 
+    pub fn create_with_copies(&self, name: &str, size: u64, copies: c_int) -> Result<Vdi> {
+        let (name, size) = (c(name), size as usize);
+        let vdi = opening(true, |vdi| {
+            sd!(sd_vdi_create(self.0, name.as_ptr(), size, copies, false, vdi))
+        });
+        vdi.map(|vdi| vdi.expect("a handle"))
+    }
+
     pub fn create_hypervolume(&self, name: &str, size: u64) -> Result<Vdi> {
         let (name, size) = (c(name), size as usize);
         let options = CreateOpts { hypervolume: true, ..CreateOpts::default() };
