@@ -35,7 +35,7 @@ pages = {}
 for path in glob.glob(f"{directory}/*.3"):
     with open(path) as file:
         pages[os.path.basename(path)[:-2]] = file.read()
-with open(f"{ROOT}/tests/symbols.txt") as file:
+with open(f"{ROOT}/abi/symbols") as file:
     exported = {line.split("@")[0] for line in file}
 
 for name in sorted(exported ^ (pages.keys() - {"libsheepdog"})):
