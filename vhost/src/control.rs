@@ -199,6 +199,10 @@ impl Session {
             if is_over(self) {
                 break;
             }
+            // What there was no memory for, until the last one ended just now.
+            if self.work.is_idle() {
+                continue;
+            }
             if let Err(error) = self.work.disk.cluster.wait(None) {
                 log::error!("{error}");
                 break;

@@ -40,9 +40,9 @@ pub struct Ring {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 enum Debt {
     #[default]
-    None,
+    Paid,
     /// Not of all. It may not want to know.
-    Some,
+    Owed,
     /// It may not have been told by another server, or by another descriptor.
     Unknown,
 }
@@ -64,7 +64,7 @@ impl Ring {
             notes: None,
             again: VecDeque::new(),
             in_flight: 0,
-            debt: Debt::None,
+            debt: Debt::Paid,
         }
     }
 
@@ -118,12 +118,12 @@ impl Ring {
 
     /// Begins, where its memory is: with what another server has left undone, if that is noted.
     pub fn start(&mut self, memory: &GuestMemoryMmap, notes: Option<Notes>) -> Result<(), Error> {
+        let used = self.queue.used_idx(memory, Ordering::Acquire)?.0;
         self.queue.set_ready(true);
         if !self.queue.is_valid(memory) {
             self.queue.set_ready(false);
             return Err(Error::QueueNotReady);
         }
-        let used = self.queue.used_idx(memory, Ordering::Acquire)?.0;
         self.queue.set_next_used(used);
         self.again.clear();
         self.notes = notes;
@@ -210,12 +210,12 @@ impl Ring {
         if let Some(notes) = &mut self.notes {
             notes.told(head, self.queue.next_used());
         }
-        self.debt = self.debt.max(Debt::Some);
+        self.debt = self.debt.max(Debt::Owed);
     }
 
     /// Tells the guest of what it was given since it was told last, if it wants to know.
     pub fn signal(&mut self, memory: &GuestMemoryMmap) {
-        if self.debt == Debt::None || !self.queue.ready() {
+        if self.debt == Debt::Paid || !self.queue.ready() {
             return;
         }
         let debt = std::mem::take(&mut self.debt);

@@ -14,7 +14,7 @@ use guest::*;
 use vhost::VhostBackend;
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use virtio_queue::desc::split::Descriptor;
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Bytes, GuestAddress, MemoryRegionAddress};
 
 fn started(args: &[&str]) -> (Stall, Program, Guest, Frontend) {
     let stall = Stall::new();
@@ -309,6 +309,33 @@ fn a_guest_is_told_of_a_new_size() {
 }
 
 #[test]
+fn memory_comes_and_goes_under_requests() {
+    let (stall, program, mut guest, mut frontend) = started(&[]);
+    let (at, len) = (2 * BORDER, 1 << 20);
+    let (region, info) = region(at, len);
+    let bytes = pattern(4096, 5);
+    region.write_slice(&bytes, MemoryRegionAddress(4096)).unwrap();
+    assert_eq!(guest.ask(WRITE, 0, &[(at + 4096, 4096, false)]).1, 0, "it is not there yet");
+    frontend.add_mem_region(&info).unwrap();
+    assert!(frontend.add_mem_region(&info).is_err(), "twice");
+    signal(stall.lamb.pid(), "STOP");
+    guest.begin(0, 0, WRITE, 0, &[(at + 4096, 4096, false)]);
+    // Taken before it looks at what comes now, for the second time.
+    (0..2).for_each(|_| _ = frontend.get_queue_num().unwrap());
+    frontend.remove_mem_region(&info).unwrap();
+    signal(stall.lamb.pid(), "CONT");
+    assert_eq!(guest.wait(0).1, 1);
+    assert_eq!(guest.status(0, 0), OK);
+    assert_eq!(stall.contents(0, 4096), bytes);
+    assert_eq!(guest.ask(READ, 0, &[(at, 4096, true)]).1, 0, "it is gone");
+    // All at once, as other frontends do it.
+    guest.give_memory(&frontend);
+    assert_eq!(guest.ask(READ, 0, &[(DATA, 4096, true)]), (OK, 4097));
+    assert_eq!(guest.bytes(DATA, 4096), bytes);
+    program.end();
+}
+
+#[test]
 fn more_than_the_library_has_memory_for_waits() {
     let (stall, program, mut guest, _frontend) = started(&[]);
     signal(stall.lamb.pid(), "STOP");
@@ -324,6 +351,24 @@ fn more_than_the_library_has_memory_for_waits() {
         assert_eq!(guest.wait(0).1, BORDER as u32 + 1);
     }
     assert!((0..count).all(|n| guest.status(0, n) == OK));
+    program.end();
+}
+
+#[test]
+fn a_queue_that_is_stopped_has_nothing_left_that_waited_for_memory() {
+    let (stall, program, mut guest, mut frontend) = started(&[]);
+    signal(stall.lamb.pid(), "STOP");
+    for n in 0..40 {
+        let (header, status) = guest.header(0, n, READ, 0);
+        guest.offer_indirect(0, &[header, (BORDER, BORDER as u32, true), status]);
+    }
+    guest.kick(0);
+    (0..2).for_each(|_| _ = frontend.get_queue_num().unwrap());
+    signal(stall.lamb.pid(), "CONT");
+    let base = frontend.get_vring_base(0).unwrap();
+    assert_eq!(base, u32::from(guest.used_index(0)));
+    assert!(base >= 31, "as many as there is memory for");
+    assert!((0..base as u16).all(|n| guest.status(0, n) == OK));
     program.end();
 }
 

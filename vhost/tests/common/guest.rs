@@ -105,6 +105,7 @@ impl Guest {
             | VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::CONFIG
             | VhostUserProtocolFeatures::INFLIGHT_SHMFD
+            | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
             | VhostUserProtocolFeatures::BACKEND_REQ;
         wanted &= protocol;
         frontend.set_protocol_features(wanted).unwrap();
@@ -320,6 +321,16 @@ impl Guest {
 pub fn pattern(len: usize, seed: u64) -> Vec<u8> {
     let mut random = crate::common::Random(seed);
     (0..len).map(|_| random.below(256) as u8).collect()
+}
+
+/// More memory for a guest, and how a frontend has it.
+pub fn region(at: u64, len: usize) -> (GuestRegionMmap, VhostUserMemoryRegionInfo) {
+    let file = File::from(memfd_create("more", MemfdFlags::CLOEXEC).unwrap());
+    ftruncate(&file, len as u64).unwrap();
+    let mapped = MmapRegion::from_file(FileOffset::new(file, 0), len).unwrap();
+    let region = GuestRegionMmap::new(mapped, GuestAddress(at)).unwrap();
+    let info = VhostUserMemoryRegionInfo::from_guest_region(&region).unwrap();
+    (region, info)
 }
 
 /// The configuration space, as many bytes as are asked for.
